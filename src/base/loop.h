@@ -1,0 +1,44 @@
+/* loop: one machine's event loop: file descriptors (epoll), timers, and calls
+ * posted from other threads. Device models of the machine that are not driven by a
+ * vCPU are driven from here. Its clock is the machine's guest clock.
+ *
+ * Threads: loop_run runs on one thread, "the loop thread"; loop_post, loop_stop,
+ * and the clock may be used from any thread; fds are added and removed on the loop
+ * thread or before loop_run. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "base/clock.h"
+#include "base/err.h"
+
+struct loop;
+
+struct loop_fd {
+	int fd;
+	void (*ready)(struct loop_fd *f, uint32_t events); /* EPOLLIN, EPOLLOUT, ... */
+};
+
+struct loop_call { /* embed in your object; may not be posted again before it ran */
+	void (*run)(struct loop_call *c);
+	struct loop_call *next;
+};
+
+WARN_UNUSED int loop_new(struct loop **out, struct err *e);
+void loop_free(struct loop *l); /* accepts NULL; closes no descriptor of yours */
+
+/* Runs until loop_stop. 0, or a negative errno when epoll itself fails. */
+WARN_UNUSED int loop_run(struct loop *l);
+void loop_stop(struct loop *l);
+
+WARN_UNUSED int loop_add(struct loop *l, struct loop_fd *f, uint32_t events, struct err *e);
+void loop_mod(struct loop *l, struct loop_fd *f, uint32_t events);
+void loop_del(struct loop *l, struct loop_fd *f);
+void loop_post(struct loop *l, struct loop_call *c);
+
+struct clock *loop_clock(struct loop *l);
+/* While paused, the clock stands still and no timer fires. */
+void loop_clock_pause(struct loop *l, bool paused);
+/* Sets the clock, as loading a snapshot does; armed timers keep their deadlines. */
+void loop_clock_set(struct loop *l, uint64_t now_ns);

@@ -1,0 +1,44 @@
+/* boot: puts a kernel into guest RAM and says in which state vCPU 0 starts.
+ *
+ * Kinds, told by content, never by name: Linux bzImage by the 64-bit boot protocol
+ * (Documentation/arch/x86/boot.rst), ELF vmlinux by PVH (XEN_ELFNOTE_PHYS32_ENTRY),
+ * multiboot 1 (32-bit ELF, or the a.out kludge). Files are foreign bytes: each length
+ * and address in them is checked against the file and the RAM given. A refusal names
+ * the file and the reason.
+ *
+ * All functions are for one thread, before the VM runs. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "cpu/x86_state.h"
+#include "mem/mem.h"
+
+struct boot_config {
+	const char *kernel;  /* path; required */
+	const char *initrd;  /* path or NULL; for multiboot: "FILE[ ARGS][,FILE...]" modules, as QEMU has it */
+	const char *cmdline; /* NULL: "" */
+	gpa_t acpi_rsdp;     /* from acpi_build */
+};
+
+/* Loads everything, writes the boot parameters, and fills start with the entry state of
+ * vCPU 0 (the rest of *start is as x86_state_reset left it). */
+WARN_UNUSED int boot_load(struct guest_mem *m, const struct boot_config *c, struct x86_state *start,
+			  struct err *e);
+
+/* --- in acpi.c --- */
+struct acpi_config {
+	unsigned cpus;
+	gpa_t lapic, ioapic;            /* MMIO bases */
+	uint64_t ecam_base;             /* PCI segment 0 */
+	uint8_t ecam_last_bus;
+	uint64_t pci_mmio_base, pci_mmio_len;     /* the window below 4 GiB */
+	uint64_t pci_mmio64_base, pci_mmio64_len; /* above RAM */
+};
+
+/* Writes RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG into guest RAM between 0xe0000 and
+ * 0xfffff (ACPI 6.5, 5.2); *rsdp is the RSDP's address. */
+WARN_UNUSED int acpi_build(struct guest_mem *m, const struct acpi_config *c, gpa_t *rsdp,
+			   struct err *e);

@@ -1,0 +1,38 @@
+/* bus: routes port and MMIO accesses of vCPUs to devices. No lock is held while a
+ * device runs, and look-ups take none: routes live in an immutable sorted table that
+ * an update replaces whole (retired tables are freed with the bus).
+ *
+ * A region states the widths it takes (min_size..max_size, powers of two up to 8);
+ * the bus splits or widens other accesses, so devices need no width code. Unclaimed
+ * reads return all ones, unclaimed writes vanish. Region callbacks run on whichever
+ * thread made the access, several at once: a device locks for itself. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+
+enum bus_space { BUS_PIO, BUS_MMIO, BUS_SPACES };
+
+struct bus_region {
+	const char *name;
+	uint8_t min_size, max_size; /* bytes; 0 means 1 and 8 */
+	/* offset is from the region's base; size within min_size..max_size. */
+	uint64_t (*read)(struct bus_region *r, uint64_t offset, unsigned size);
+	void (*write)(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size);
+};
+
+struct bus;
+
+WARN_UNUSED int bus_new(struct bus **out, struct err *e);
+void bus_free(struct bus *b); /* accepts NULL; regions belong to their devices */
+
+/* -EEXIST when [base, base + len) overlaps another region of the space. */
+WARN_UNUSED int bus_map(struct bus *b, enum bus_space s, uint64_t base, uint64_t len,
+			struct bus_region *r, struct err *e);
+void bus_unmap(struct bus *b, struct bus_region *r); /* all its places */
+
+/* size: 1, 2, 4 or 8 bytes, any alignment. */
+uint64_t bus_read(struct bus *b, enum bus_space s, uint64_t addr, unsigned size);
+void bus_write(struct bus *b, enum bus_space s, uint64_t addr, uint64_t value, unsigned size);

@@ -1,0 +1,45 @@
+/* cpuid: what the guest's CPUID answers. A model is a table of leaves made once per
+ * VM from the host's own CPUID, cut to what the engine carries; bits that follow
+ * from vCPU state (OSXSAVE, APIC ID, XSAVE sizes) are filled at the query.
+ * SDM volume 2A, CPUID; KVM leaves: Linux Documentation/virt/kvm/x86/cpuid.rst.
+ * Immutable after cpuid_host: any thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+
+struct x86_state;
+
+struct cpuid_leaf {
+	uint32_t leaf, subleaf;
+	bool has_subleaves;
+	uint32_t eax, ebx, ecx, edx;
+};
+
+#define CPUID_MAX_LEAVES 128
+
+struct cpuid_table {
+	struct cpuid_leaf leaf[CPUID_MAX_LEAVES];
+	unsigned count;
+	uint64_t xcr0_mask; /* XCR0 bits that the guest may set */
+	uint64_t tsc_hz;    /* guest TSC frequency, in leaves 0x15/0x16/0x40000010 */
+};
+
+struct cpuid_opts {
+	uint64_t tsc_hz;   /* 0: the host's, measured */
+	uint64_t apic_hz;  /* LAPIC timer input */
+	unsigned cpus;
+	bool jit;          /* cut to what the JIT engine carries */
+	bool have_x2apic;
+};
+
+/* Model "host". */
+WARN_UNUSED int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e);
+
+/* The answer for leaf/subleaf on a vCPU in state s. Never fails: unknown leaves answer
+ * as the SDM says (the highest basic leaf, or zeros). */
+void cpuid_query(const struct cpuid_table *t, const struct x86_state *s, uint32_t apic_id,
+		 uint32_t leaf, uint32_t subleaf, uint32_t out[4]);

@@ -1,0 +1,99 @@
+/* engine: how guest code runs. Two of them (cpu/kvm, cpu/jit) behind one table; the
+ * run loop never sees a port or memory access, those go to the bus inside. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "bus/bus.h"
+#include "bus/irq.h"
+#include "cpu/cpuid.h"
+#include "cpu/x86_state.h"
+#include "mem/mem.h"
+
+/* Why run() came back.
+ * HALTED: the vCPU executed HLT (or waits for SIPI) and nothing is pending; call run
+ *   again: it sleeps until an interrupt or a kick by itself (it returns HALTED only
+ *   when nothing could ever wake it: HLT with interrupts off and no NMI source).
+ * KICKED: kick() was called; do what you kicked it for, then run again.
+ * SHUTDOWN: triple fault. BREAKPOINT: a debugger's breakpoint. */
+enum vcpu_stop { VCPU_HALTED, VCPU_KICKED, VCPU_SHUTDOWN, VCPU_BREAKPOINT };
+
+/* The PIC as the vCPU's LINT0 sees it (ExtINT). Any thread. */
+struct extint {
+	bool (*pending)(struct extint *x);
+	int (*ack)(struct extint *x); /* the vector, now in service; -1: spurious, nothing there */
+};
+
+/* A local APIC outside the engine (chipset/lapic); NULL on KVM, which has its own.
+ * pending/ack are called by the vCPU thread before each entry, so they must be quick. */
+struct lapic_ops;
+struct lapic_port {
+	const struct lapic_ops *ops;
+};
+struct lapic_ops {
+	bool (*pending)(struct lapic_port *p);   /* a vector above PPR waits (or ExtINT via LINT0) */
+	int (*ack)(struct lapic_port *p);        /* the vector, moved from IRR to ISR; -1 if none */
+	uint8_t (*get_cr8)(struct lapic_port *p);
+	void (*set_cr8)(struct lapic_port *p, uint8_t cr8);
+	/* APIC base, x2APIC range 0x800-0x8ff and TSC deadline; false: #GP */
+	bool (*rdmsr)(struct lapic_port *p, uint32_t msr, uint64_t *v);
+	bool (*wrmsr)(struct lapic_port *p, uint32_t msr, uint64_t v);
+	void (*load)(struct lapic_port *p, const struct x86_state *s);
+	void (*store)(struct lapic_port *p, struct x86_state *s);
+	bool (*take_nmi)(struct lapic_port *p);  /* an NMI (LINT1, IPI) arrived; clears it */
+	bool (*take_init)(struct lapic_port *p); /* likewise INIT */
+	int (*take_sipi)(struct lapic_port *p);  /* SIPI vector, or -1 */
+};
+
+/* The vCPU's time-stamp counter is linear in host TSC: guest = host + tsc_offset. */
+struct engine_env {
+	struct guest_mem *mem;
+	struct bus *bus;
+	struct clock *clock;
+	const struct cpuid_table *cpuid;
+	struct extint *extint;       /* may be NULL in tests */
+	void (*eoi)(void *ctx, uint8_t vector); /* a level-triggered vector was EOIed (KVM split irqchip) */
+	void *eoi_ctx;
+	uint64_t apic_hz;            /* LAPIC timer input; 0: 1 GHz */
+	uint64_t wall_epoch_ns;      /* wall clock at guest time 0, for kvmclock */
+	uint64_t code_cache_bytes;   /* JIT; 0: its default */
+	bool force;                  /* KVM: run although the probe says no */
+};
+
+struct engine;
+struct engine_vm { /* base of each engine's per-VM object */
+	const struct engine *engine;
+	struct msi_sink *msi; /* KVM: delivers to in-kernel LAPICs; NULL: use chipset/lapic */
+};
+
+struct vcpu { /* base of each engine's per-vCPU object */
+	const struct engine *engine;
+	struct engine_vm *vm;
+	uint32_t index; /* also its APIC ID */
+	struct lapic_port *lapic; /* set by the machine after vcpu_new, before run; NULL on KVM */
+};
+
+/* All but kick are called on the vCPU's own thread, or with that thread not in run. */
+struct engine {
+	const char *name; /* "kvm", "jit" */
+	bool own_lapic;   /* LAPICs live in the engine (KVM) */
+	int (*vm_new)(struct engine_vm **out, const struct engine_env *env, struct err *e);
+	void (*vm_free)(struct engine_vm *vm); /* after its vCPUs; accepts NULL */
+	int (*vcpu_new)(struct vcpu **out, struct engine_vm *vm, uint32_t index, struct err *e);
+	void (*vcpu_free)(struct vcpu *v); /* accepts NULL */
+	int (*run)(struct vcpu *v, enum vcpu_stop *why, struct err *e);
+	/* Executes exactly one instruction (or delivers one pending event). */
+	int (*step)(struct vcpu *v, enum vcpu_stop *why, struct err *e);
+	void (*kick)(struct vcpu *v); /* any thread, async-signal-safe; run returns soon */
+	/* An interrupt may have become pending: wakes a halted vCPU, makes a running one
+	 * look; run does not return for it. Any thread, async-signal-safe. */
+	void (*irq)(struct vcpu *v);
+	int (*load)(struct vcpu *v, const struct x86_state *s, struct err *e);
+	int (*store)(struct vcpu *v, struct x86_state *s, struct err *e);
+};
+
+extern const struct engine engine_jit;
+extern const struct engine engine_kvm;

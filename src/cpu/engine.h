@@ -41,6 +41,9 @@ struct lapic_ops {
 	/* APIC base, x2APIC range 0x800-0x8ff and TSC deadline; false: #GP */
 	bool (*rdmsr)(struct lapic_port *p, uint32_t msr, uint64_t *v);
 	bool (*wrmsr)(struct lapic_port *p, uint32_t msr, uint64_t v);
+	/* The register page, when the vCPU's APIC base maps it: 32-bit accesses at 16-byte steps. */
+	uint32_t (*mmio_read)(struct lapic_port *p, uint32_t offset);
+	void (*mmio_write)(struct lapic_port *p, uint32_t offset, uint32_t value);
 	void (*load)(struct lapic_port *p, const struct x86_state *s);
 	void (*store)(struct lapic_port *p, struct x86_state *s);
 	bool (*take_nmi)(struct lapic_port *p);  /* an NMI (LINT1, IPI) arrived; clears it */

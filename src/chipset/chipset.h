@@ -1,0 +1,63 @@
+/* chipset: the models' types and the few functions beyond struct device_type by which
+ * the machine wires them. */
+#pragma once
+
+#include "chipset/device.h"
+#include "chipset/layout.h"
+#include "cpu/engine.h"
+
+extern const struct device_type pic_type;        /* two 8259A, ELCR */
+extern const struct device_type ioapic_type;     /* 82093AA, version 0x20 (EOI register) */
+extern const struct device_type pit_type;        /* 8254, port 0x61 */
+extern const struct device_type rtc_type;        /* MC146818 and CMOS */
+extern const struct device_type uart_type;       /* 16550A at COM1 */
+extern const struct device_type i8042_type;      /* keyboard controller: reset line, A20, no keyboard */
+extern const struct device_type pm_type;         /* ACPI PM1a, PM timer, reset register 0xcf9 */
+extern const struct device_type pci_host_type;   /* config ports, ECAM, bus 0 with the host bridge */
+extern const struct device_type debug_exit_type; /* port 0xf4 */
+
+/* Input pins. The returned lines live as long as the device. */
+struct irq_line *pic_input(struct device *pic, unsigned irq);       /* 0..15 */
+struct irq_line *ioapic_input(struct device *ioapic, unsigned pin); /* 0..23 */
+struct extint *pic_extint(struct device *pic);
+/* A level-triggered vector was EOIed at a LAPIC. Any thread. */
+void ioapic_eoi(struct device *ioapic, uint8_t vector);
+
+/* Bytes towards the guest; returns how many fitted. room() is called (any thread) when
+ * there is space again after a short count. */
+uint32_t uart_input(struct device *uart, const uint8_t *bytes, uint32_t len);
+void uart_on_room(struct device *uart, void (*room)(void *ctx), void *ctx);
+
+/* Presses the ACPI power button (a fixed feature; raises SCI if the guest enabled it). */
+void pm_power_button(struct device *pm);
+/* Whether the guest has enabled ACPI power-button events: no use pressing it before. */
+bool pm_power_button_armed(struct device *pm);
+
+/* --- lapic.c: local APICs, for engines without their own --- */
+struct lapic;
+struct lapic_bus; /* the LAPICs of one VM: routes IPIs and MSIs */
+
+struct lapic_env {
+	struct clock *clock;
+	uint64_t timer_hz; /* input of the timer before its divider */
+	/* Guest TSC now, and the guest time (clock_now) at which it reaches tsc. */
+	uint64_t (*tsc_now)(void *ctx);
+	uint64_t tsc_hz;
+	void (*wake)(void *ctx); /* something became pending: the engine's irq() for this vCPU */
+	void *ctx;
+	struct extint *extint; /* for LINT0 in ExtINT mode; vCPU 0 only, else NULL */
+	void (*eoi)(void *ctx, uint8_t vector); /* level-triggered EOI, to ioapic_eoi */
+	void *eoi_ctx;
+};
+
+WARN_UNUSED int lapic_bus_new(struct lapic_bus **out, struct err *e);
+void lapic_bus_free(struct lapic_bus *b); /* after its lapics; accepts NULL */
+struct msi_sink *lapic_bus_msi(struct lapic_bus *b);
+
+WARN_UNUSED int lapic_new(struct lapic **out, struct lapic_bus *b, uint32_t apic_id,
+			  const struct lapic_env *env, struct err *e);
+void lapic_free(struct lapic *l); /* accepts NULL */
+struct lapic_port *lapic_port(struct lapic *l);
+void lapic_reset(struct lapic *l);
+struct irq_line *lapic_nmi_line(struct lapic *l); /* LINT1, a rising edge */
+void lapic_extint_changed(struct lapic *l);       /* the PIC's output rose: look again */

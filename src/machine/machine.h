@@ -1,0 +1,57 @@
+/* machine: builds a VM from a config and runs it. The only room that knows every room
+ * below it. Two machines in one process work. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "chipset/device.h"
+#include "cpu/x86_state.h"
+
+enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
+
+struct machine_config {
+	const char *name;
+	enum engine_choice engine;
+	bool force;         /* --engine=kvm although the probe refuses */
+	unsigned cpus;
+	uint64_t memory_bytes;
+	const char *kernel, *initrd, *append;
+	bool debug_exit;    /* port 0xf4 present */
+	bool no_reboot;
+	struct byte_sink *serial_out;
+};
+
+enum machine_end { END_POWER_OFF, END_RESET, END_TRIPLE_FAULT, END_DEBUG_EXIT, END_STOPPED, END_ERROR };
+
+struct machine_result {
+	enum machine_end end;
+	uint32_t value;          /* END_DEBUG_EXIT: the byte written */
+	struct x86_state state;  /* END_RESET, END_TRIPLE_FAULT: vCPU 0 (or the faulting one) then */
+};
+
+struct machine;
+
+/* Builds everything and loads the kernel; nothing runs yet. */
+WARN_UNUSED int machine_new(struct machine **out, const struct machine_config *c, struct err *e);
+void machine_free(struct machine *m); /* accepts NULL; not while machine_run runs */
+
+/* "kvm" or "jit", and the probe's one line about why. Valid until machine_free. */
+const char *machine_engine(const struct machine *m);
+const char *machine_engine_reason(const struct machine *m);
+
+/* Runs the VM on this thread's loop and its own vCPU threads until it ends; reboots in
+ * between unless no_reboot. */
+WARN_UNUSED int machine_run(struct machine *m, struct machine_result *r, struct err *e);
+
+/* From any thread, also from a signal handler. */
+void machine_power_button(struct machine *m);
+void machine_stop(struct machine *m); /* machine_run returns END_STOPPED */
+
+/* Console input; returns how many bytes were taken; the rest is offered again after
+ * room(ctx). Loop thread. */
+uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len);
+void machine_on_serial_room(struct machine *m, void (*room)(void *ctx), void *ctx);
+struct loop *machine_loop(struct machine *m); /* to add terminal descriptors to */

@@ -90,12 +90,17 @@ struct engine {
 	int (*run)(struct vcpu *v, enum vcpu_stop *why, struct err *e);
 	/* Executes exactly one instruction (or delivers one pending event). */
 	int (*step)(struct vcpu *v, enum vcpu_stop *why, struct err *e);
-	void (*kick)(struct vcpu *v); /* any thread, async-signal-safe; run returns soon */
+	/* Any thread, async-signal-safe: run returns soon. Outside run it is remembered: the next
+	 * run returns at once. */
+	void (*kick)(struct vcpu *v);
 	/* An interrupt may have become pending: wakes a halted vCPU, makes a running one
 	 * look; run does not return for it. Any thread, async-signal-safe. */
 	void (*irq)(struct vcpu *v);
 	int (*load)(struct vcpu *v, const struct x86_state *s, struct err *e);
 	int (*store)(struct vcpu *v, struct x86_state *s, struct err *e);
+	/* The guest's TSC now, for the deadline timer of a LAPIC outside; any thread. NULL with
+	 * own_lapic. */
+	uint64_t (*tsc)(struct vcpu *v);
 };
 
 extern const struct engine engine_jit;

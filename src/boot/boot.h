@@ -17,8 +17,9 @@
 #include "mem/mem.h"
 
 struct boot_config {
-	const char *kernel;  /* path; required */
-	const char *initrd;  /* path or NULL; for multiboot: "FILE[ ARGS][,FILE...]" modules, as QEMU has it */
+	const char *kernel; /* path; required */
+	const char *
+		initrd; /* path or NULL; for multiboot: "FILE[ ARGS][,FILE...]" modules, as QEMU has it */
 	const char *cmdline; /* NULL: "" */
 	gpa_t acpi_rsdp;     /* from acpi_build */
 };
@@ -31,8 +32,8 @@ WARN_UNUSED int boot_load(struct guest_mem *m, const struct boot_config *c, stru
 /* --- in acpi.c --- */
 struct acpi_config {
 	unsigned cpus;
-	gpa_t lapic, ioapic;            /* MMIO bases */
-	uint64_t ecam_base;             /* PCI segment 0 */
+	gpa_t lapic, ioapic; /* MMIO bases */
+	uint64_t ecam_base;  /* PCI segment 0 */
 	uint8_t ecam_last_bus;
 	uint64_t pci_mmio_base, pci_mmio_len;     /* the window below 4 GiB */
 	uint64_t pci_mmio64_base, pci_mmio64_len; /* above RAM */

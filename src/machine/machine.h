@@ -15,21 +15,28 @@ enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
 struct machine_config {
 	const char *name;
 	enum engine_choice engine;
-	bool force;         /* --engine=kvm although the probe refuses */
+	bool force; /* --engine=kvm although the probe refuses */
 	unsigned cpus;
 	uint64_t memory_bytes;
 	const char *kernel, *initrd, *append;
-	bool debug_exit;    /* port 0xf4 present */
+	bool debug_exit; /* port 0xf4 present */
 	bool no_reboot;
 	struct byte_sink *serial_out;
 };
 
-enum machine_end { END_POWER_OFF, END_RESET, END_TRIPLE_FAULT, END_DEBUG_EXIT, END_STOPPED, END_ERROR };
+enum machine_end {
+	END_POWER_OFF,
+	END_RESET,
+	END_TRIPLE_FAULT,
+	END_DEBUG_EXIT,
+	END_STOPPED,
+	END_ERROR
+};
 
 struct machine_result {
 	enum machine_end end;
-	uint32_t value;          /* END_DEBUG_EXIT: the byte written */
-	struct x86_state state;  /* END_RESET, END_TRIPLE_FAULT: vCPU 0 (or the faulting one) then */
+	uint32_t value;         /* END_DEBUG_EXIT: the byte written */
+	struct x86_state state; /* END_RESET, END_TRIPLE_FAULT: vCPU 0 (or the faulting one) then */
 };
 
 struct machine;
@@ -42,12 +49,15 @@ void machine_free(struct machine *m); /* accepts NULL; not while machine_run run
 const char *machine_engine(const struct machine *m);
 const char *machine_engine_reason(const struct machine *m);
 
-/* Runs the VM on this thread's loop and its own vCPU threads until it ends; reboots in
- * between unless no_reboot. */
+/* Runs the VM, once, on this thread's loop and its own vCPU threads until it ends; reboots in
+ * between unless no_reboot. END_ERROR comes with a negative return and its cause in e. */
 WARN_UNUSED int machine_run(struct machine *m, struct machine_result *r, struct err *e);
 
 /* From any thread, also from a signal handler. */
 void machine_power_button(struct machine *m);
+/* Whether the guest listens to the button. Any thread, no signal handler. */
+bool machine_power_button_armed(struct machine *m);
+/* Likewise from a signal handler. */
 void machine_stop(struct machine *m); /* machine_run returns END_STOPPED */
 
 /* Console input; returns how many bytes were taken; the rest is offered again after

@@ -1,0 +1,210 @@
+#include "cli/console_out.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+
+/* Takes n bytes off the buffer's front. */
+static void consumed(struct console_out *o, size_t n)
+{
+	o->len -= (uint32_t)n;
+	memmove(o->buf, o->buf + n, o->len);
+}
+
+static bool writable_now(const struct console_out *o)
+{
+	struct pollfd p = {.fd = o->fd, .events = POLLOUT};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static ssize_t write_piece(struct console_out *o)
+{
+	if (o->is_socket)
+		return send(o->fd, o->buf, o->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (!o->may_block)
+		return write(o->fd, o->buf, o->len);
+	if (!writable_now(o)) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return write(o->fd, o->buf, min_u64(o->len, PIPE_BUF));
+}
+
+/* Writes until the buffer is empty or the reader is slow; true when it is empty.
+ * Called with o->lock held. */
+static bool write_out(struct console_out *o)
+{
+	while (o->len) {
+		ssize_t n = atomic_load(&o->gone) ? (ssize_t)o->len : write_piece(o);
+
+		if (n >= 0)
+			consumed(o, (size_t)n);
+		else if (errno == EAGAIN)
+			return false;
+		else if (errno != EINTR)
+			atomic_store(&o->gone, true);
+	}
+	return true;
+}
+
+/* Waits until the reader takes more, is gone, or nobody wants to wait any longer. */
+static void wait_for_reader(struct console_out *o)
+{
+	struct pollfd p[] = {{.fd = o->fd, .events = POLLOUT},
+			     {.fd = o->abandon_fd, .events = POLLIN}};
+
+	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		atomic_store(&o->gone, true);
+}
+
+static void post_flush(struct console_out *o)
+{
+	if (o->loop && !atomic_exchange(&o->flush_posted, true))
+		loop_post(o->loop, &o->flush_call);
+}
+
+static void append(struct console_out *o, const uint8_t *bytes, uint32_t len)
+{
+	AUTO_LOCK(&o->lock);
+
+	while (len && !atomic_load(&o->gone)) {
+		uint32_t n = (uint32_t)min_u64(len, sizeof o->buf - o->len);
+
+		memcpy(o->buf + o->len, bytes, n);
+		o->len += n;
+		bytes += n;
+		len -= n;
+		if (len && !write_out(o))
+			wait_for_reader(o);
+	}
+}
+
+static void put(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
+{
+	struct console_out *o = container_of(s, struct console_out, sink);
+
+	append(o, bytes, len);
+	/* Looked at after the lock is released: a flush that found it taken has cleared
+	 * flush_posted before, and relies on this one. */
+	post_flush(o);
+}
+
+/* Asks for EPOLLOUT while the reader is slow. Loop thread. */
+static void watch_reader(struct console_out *o, bool slow)
+{
+	if (!o->watched || o->waiting == slow)
+		return;
+	o->waiting = slow;
+	loop_mod(o->loop, &o->watch, slow ? EPOLLOUT : 0);
+}
+
+static void flush(struct console_out *o)
+{
+	bool empty;
+
+	/* A vCPU that waits for the reader holds the lock; it will post again. */
+	if (pthread_mutex_trylock(&o->lock))
+		return;
+	empty = write_out(o);
+	pthread_mutex_unlock(&o->lock);
+	watch_reader(o, !empty);
+}
+
+static void flush_posted(struct loop_call *c)
+{
+	struct console_out *o = container_of(c, struct console_out, flush_call);
+
+	atomic_store(&o->flush_posted, false);
+	if (o->loop)
+		flush(o);
+}
+
+static void reader_ready(struct loop_fd *f, uint32_t events)
+{
+	struct console_out *o = container_of(f, struct console_out, watch);
+
+	watch_reader(o, false);
+	if (events & EPOLLERR)
+		atomic_store(&o->gone, true);
+	flush(o);
+}
+
+/* An open file of our own for the same pipe or terminal, non-blocking; else a duplicate. */
+static int open_own(struct console_out *o, int fd)
+{
+	char path[32];
+	struct stat st;
+	int own = -1;
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	}
+	o->is_socket = S_ISSOCK(st.st_mode);
+	o->may_block = own < 0 && !S_ISREG(st.st_mode);
+	return own >= 0 ? own : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
+
+int console_out_init(struct console_out *o, int fd, struct err *e)
+{
+	*o = (struct console_out){
+		.sink.put = put,
+		.flush_call.run = flush_posted,
+		.watch.ready = reader_ready,
+	};
+	o->abandon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (o->abandon_fd < 0)
+		return err_sys(e, errno, "eventfd");
+	pthread_mutex_init(&o->lock, NULL);
+	o->fd = o->watch.fd = open_own(o, fd);
+	o->gone = o->fd < 0;
+	return 0;
+}
+
+void console_out_attach(struct console_out *o, struct loop *l)
+{
+	o->loop = l;
+	/* What epoll refuses, files and some devices, is always writable. */
+	o->watched = o->fd >= 0 && loop_add(l, &o->watch, 0, NULL) == 0;
+}
+
+void console_out_detach(struct console_out *o)
+{
+	if (o->watched)
+		loop_del(o->loop, &o->watch);
+	o->watched = false;
+	o->loop = NULL;
+}
+
+void console_out_done(struct console_out *o)
+{
+	while (!write_out(o))
+		wait_for_reader(o);
+	if (o->fd >= 0)
+		close(o->fd);
+	close(o->abandon_fd);
+	pthread_mutex_destroy(&o->lock);
+}
+
+void console_out_abandon(struct console_out *o)
+{
+	uint64_t one = 1;
+
+	atomic_store(&o->gone, true);
+	/* It fails only when it is readable already. */
+	if (write(o->abandon_fd, &one, sizeof one) < 0)
+		return;
+}

@@ -1,0 +1,21 @@
+/* tty_mode: the terminal in raw mode while a guest uses it, and back, on every way out:
+ * a return, a stop by job control, or a signal that kills us. Output processing stays on,
+ * so that our own lines look right.
+ *
+ * One terminal per process, as the kernel has it. Main thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <termios.h>
+
+struct tty_mode {
+	int fd;
+	bool raw;
+	struct termios saved;
+};
+
+/* fd is our controlling terminal, and somebody else's turn on it: using it would stop us. */
+bool tty_in_background(int fd);
+/* Does nothing when fd is no terminal, or we are in its background. */
+void tty_mode_raw(struct tty_mode *t, int fd);
+void tty_mode_restore(struct tty_mode *t);

@@ -1,0 +1,181 @@
+#include "machine/machine_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int check(const struct machine_config *c, struct err *e)
+{
+	if (!c->kernel)
+		return err_set(e, EINVAL, "no kernel given");
+	if (c->cpus < 1 || c->cpus > MACHINE_MAX_CPUS)
+		return err_set(e, EINVAL, "%u vCPUs: between 1 and %u are possible", c->cpus,
+			       MACHINE_MAX_CPUS);
+	if (c->memory_bytes < MIB(1))
+		return err_set(e, EINVAL, "guest memory: at least 1M is needed");
+	return 0;
+}
+
+static int dup_text(char **to, const char *from, struct err *e)
+{
+	if (from && !(*to = strdup(from)))
+		return err_set(e, ENOMEM, "out of memory");
+	return 0;
+}
+
+static int copy_config(struct machine *m, const struct machine_config *c, struct err *e)
+{
+	int r;
+
+	m->no_reboot = c->no_reboot;
+	m->debug_exit = c->debug_exit;
+	m->force = c->force;
+	m->cpus = c->cpus;
+	if ((r = dup_text(&m->name, c->name, e)) < 0 ||
+	    (r = dup_text(&m->kernel, c->kernel, e)) < 0 ||
+	    (r = dup_text(&m->initrd, c->initrd, e)) < 0 ||
+	    (r = dup_text(&m->append, c->append, e)) < 0)
+		return r;
+	m->cpu = calloc(m->cpus, sizeof *m->cpu);
+	if (!m->cpu)
+		return err_set(e, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < m->cpus; i++) {
+		m->cpu[i].m = m;
+		vcpu_thread_init(&m->cpu[i].thread, &m->vcpu_owner);
+	}
+	return 0;
+}
+
+static int pick_engine(struct machine *m, const struct machine_config *c, struct err *e)
+{
+	struct cpuid_opts o = {.apic_hz = APIC_HZ, .cpus = c->cpus, .have_x2apic = true};
+	int r = engine_choose(&m->engine, m->reason, c->engine, c->force, e);
+
+	if (r < 0)
+		return r;
+	o.jit = m->engine == &engine_jit;
+	if (o.jit && m->cpus > 1)
+		return err_set(
+			e, ENOTSUP,
+			"%u vCPUs: the JIT engine runs one vCPU; use --cpus 1, or a host with "
+			"a usable /dev/kvm",
+			m->cpus);
+	return cpuid_host(&m->cpuid, &o, e);
+}
+
+/* Called when the loop, and with it the guest's clock, is there. */
+static uint64_t wall_at_guest_zero(struct machine *m)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec -
+	       clock_now(loop_clock(m->loop));
+}
+
+static int build(struct machine *m, const struct machine_config *c, struct err *e)
+{
+	int r;
+
+	if ((r = copy_config(m, c, e)) < 0 || (r = pick_engine(m, c, e)) < 0 ||
+	    (r = mem_new(&m->mem, c->memory_bytes, e)) < 0 || (r = bus_new(&m->bus, e)) < 0 ||
+	    (r = loop_new(&m->loop, e)) < 0)
+		return r;
+	m->wall_epoch_ns = wall_at_guest_zero(m);
+	if ((r = machine_life_init(m, e)) < 0 ||
+	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
+	    (r = machine_make_engine(m, e)) < 0)
+		return r;
+	return machine_load_kernel(m, e);
+}
+
+int machine_new(struct machine **out, const struct machine_config *c, struct err *e)
+{
+	struct machine *m;
+	int r = check(c, e);
+
+	if (r < 0)
+		return r;
+	m = calloc(1, sizeof *m);
+	if (!m)
+		return err_set(e, ENOMEM, "out of memory");
+	m->wake_fd = -1;
+	r = build(m, c, e);
+	if (r < 0)
+		machine_free(m);
+	else
+		*out = m;
+	return r;
+}
+
+void machine_free(struct machine *m)
+{
+	if (!m)
+		return;
+	machine_free_engine(m);
+	machine_free_devices(m);
+	if (m->loop)
+		machine_life_done(m);
+	loop_free(m->loop);
+	bus_free(m->bus);
+	mem_free(m->mem);
+	for (unsigned i = 0; m->cpu && i < m->cpus; i++)
+		vcpu_thread_done(&m->cpu[i].thread);
+	free(m->cpu);
+	free(m->name);
+	free(m->kernel);
+	free(m->initrd);
+	free(m->append);
+	free(m);
+}
+
+const char *machine_engine(const struct machine *m)
+{
+	return m->engine->name;
+}
+
+const char *machine_engine_reason(const struct machine *m)
+{
+	return m->reason;
+}
+
+bool machine_power_button_armed(struct machine *m)
+{
+	return pm_power_button_armed(m->device[DEV_PM]);
+}
+
+struct loop *machine_loop(struct machine *m)
+{
+	return m->loop;
+}
+
+uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len)
+{
+	return uart_input(m->device[DEV_UART], bytes, len);
+}
+
+static void tell_room(struct loop_call *c)
+{
+	struct machine *m = container_of(c, struct machine, room_call);
+
+	atomic_store(&m->room_posted, false);
+	m->room(m->room_ctx);
+}
+
+/* From the UART, on any thread. */
+static void uart_has_room(void *ctx)
+{
+	struct machine *m = ctx;
+
+	if (!atomic_exchange(&m->room_posted, true))
+		loop_post(m->loop, &m->room_call);
+}
+
+void machine_on_serial_room(struct machine *m, void (*room)(void *ctx), void *ctx)
+{
+	m->room = room;
+	m->room_ctx = ctx;
+	m->room_call.run = tell_room;
+	uart_on_room(m->device[DEV_UART], uart_has_room, m);
+}

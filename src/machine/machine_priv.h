@@ -1,0 +1,116 @@
+/* machine_priv: what the files of the machine share.
+ *
+ *   machine.c          config in, machine out; takes it down again
+ *   machine_devices.c  the chipset
+ *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
+ *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
+ *   machine_run.c      the life cycle: run, requests, reboot, end
+ *   irq_router.c       interrupt wires between the two
+ *   vcpu_thread.c      a vCPU's thread
+ *
+ * Threads: one, the loop thread, builds, runs machine_run and frees. vCPU threads run guest
+ * code and through it device code. What happens to the machine as a whole (power off,
+ * reset, the end) is only noted by other threads (in the atomics below) and done by the loop
+ * thread with every vCPU parked. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/loop.h"
+#include "boot/boot.h"
+#include "chipset/chipset.h"
+#include "cpu/cpuid.h"
+#include "cpu/engine.h"
+#include "machine/engine_choice.h"
+#include "machine/irq_router.h"
+#include "machine/machine.h"
+#include "machine/vcpu_thread.h"
+
+#define MACHINE_MAX_CPUS 255u        /* 8-bit APIC IDs, 255 is the broadcast */
+#define APIC_HZ          1000000000u /* input of the LAPICs' timers, stated in CPUID */
+
+enum machine_slot {
+	DEV_PIC,
+	DEV_IOAPIC,
+	DEV_PIT,
+	DEV_RTC,
+	DEV_UART,
+	DEV_I8042,
+	DEV_PM,
+	DEV_PCI_HOST,
+	DEV_DEBUG_EXIT,
+	DEV_SLOTS
+};
+
+struct machine_cpu {
+	struct machine *m;
+	struct vcpu *vcpu;
+	struct lapic *lapic; /* NULL: the engine has its own */
+	struct vcpu_thread thread;
+};
+
+/* Bits of machine.signals: wishes that may come from a signal handler. */
+#define SIGNAL_STOP   1u
+#define SIGNAL_BUTTON 2u
+
+struct machine {
+	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
+	bool no_reboot, debug_exit, force;
+	unsigned cpus;
+
+	struct guest_mem *mem;
+	struct bus *bus;
+	struct loop *loop;
+	struct cpuid_table cpuid;
+
+	struct irq_router irq;
+	struct device *device[DEV_SLOTS];
+	struct byte_sink serial_null; /* where the serial port leads when nobody listens */
+
+	const struct engine *engine;
+	char reason[ENGINE_REASON_LEN];
+	uint64_t wall_epoch_ns;
+	struct engine_env engine_env; /* the VM keeps a pointer to it */
+	struct engine_vm *vm;
+	struct lapic_bus *lapic_bus; /* NULL: the engine has its own LAPICs */
+	struct machine_cpu *cpu;     /* [cpus] */
+	struct vcpu_owner vcpu_owner;
+
+	struct machine_port port; /* by which devices ask */
+	int wake_fd;              /* eventfd: something below changed */
+	struct loop_fd wake;
+	atomic_uint signals;
+	/* The first thing the guest asked for or ran into since the last start; the others
+	 * find it taken. 0: nothing; else enum machine_event, then the value. */
+	_Atomic uint64_t event;
+	struct x86_state event_state; /* written by the one who took event, if it has one */
+	struct err event_err;         /* likewise */
+	atomic_bool event_ready;      /* the two above are complete */
+
+	bool ended; /* loop thread's own */
+	struct machine_result result;
+	struct err result_err;
+
+	struct loop_call room_call;
+	atomic_bool room_posted;
+	void (*room)(void *ctx);
+	void *room_ctx;
+};
+
+/* machine_devices.c */
+WARN_UNUSED int machine_make_devices(struct machine *m, struct byte_sink *serial_out,
+				     struct err *e);
+void machine_reset_devices(struct machine *m);
+void machine_free_devices(struct machine *m);
+
+/* machine_engine.c: vCPUs parked or not yet started */
+WARN_UNUSED int machine_make_engine(struct machine *m, struct err *e);
+void machine_free_engine(struct machine *m);
+
+/* machine_boot.c: fills guest RAM with ACPI tables and the kernel, and vCPU 0 with the entry state. RAM is
+ * all zero before. */
+WARN_UNUSED int machine_load_kernel(struct machine *m, struct err *e);
+
+/* machine_run.c */
+WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);
+void machine_life_done(struct machine *m);

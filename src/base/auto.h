@@ -37,8 +37,8 @@ static inline pthread_mutex_t *auto_lock_(pthread_mutex_t *m)
 	return m;
 }
 
-#define AUTO_FREE __attribute__((cleanup(auto_free_)))
-#define AUTO_CLOSE __attribute__((cleanup(auto_close_)))
+#define AUTO_FREE   __attribute__((cleanup(auto_free_)))
+#define AUTO_CLOSE  __attribute__((cleanup(auto_close_)))
 #define AUTO_FCLOSE __attribute__((cleanup(auto_fclose_)))
 /* Holds the mutex until the end of the block. */
 #define AUTO_LOCK(m)                                                                               \

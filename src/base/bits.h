@@ -5,13 +5,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#define BIT(n) (UINT64_C(1) << (n))
-#define KIB(n) ((uint64_t)(n) << 10)
-#define MIB(n) ((uint64_t)(n) << 20)
-#define GIB(n) ((uint64_t)(n) << 30)
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define BIT(n)                          (UINT64_C(1) << (n))
+#define KIB(n)                          ((uint64_t)(n) << 10)
+#define MIB(n)                          ((uint64_t)(n) << 20)
+#define GIB(n)                          ((uint64_t)(n) << 30)
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define WARN_UNUSED __attribute__((warn_unused_result))
+#define WARN_UNUSED                     __attribute__((warn_unused_result))
 
 /* to: a power of two */
 static inline uint64_t align_up(uint64_t v, uint64_t to)

@@ -1,6 +1,7 @@
 /* fake_clock: a clock that stands where the test puts it. Single-threaded. */
 #pragma once
 
+#include "base/bits.h"
 #include "base/clock.h"
 
 struct fake_clock {

@@ -3,8 +3,11 @@
  * vCPU are driven from here. Its clock is the machine's guest clock.
  *
  * Threads: loop_run runs on one thread, "the loop thread"; loop_post, loop_stop,
- * and the clock may be used from any thread; fds are added and removed on the loop
- * thread or before loop_run. */
+ * and the clock may be used from any thread (loop_post and loop_stop from a signal
+ * handler too); fds are added and removed on the loop thread or before loop_run.
+ *
+ * A loop may be run again after it stopped; a stop that comes before loop_run makes
+ * that run return at once. Calls still posted when the loop is freed never run. */
 #pragma once
 
 #include <stdint.h>

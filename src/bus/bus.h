@@ -1,11 +1,15 @@
 /* bus: routes port and MMIO accesses of vCPUs to devices. No lock is held while a
- * device runs, and look-ups take none: routes live in an immutable sorted table that
- * an update replaces whole (retired tables are freed with the bus).
+ * device runs, and look-ups take none. Mapping may happen while vCPUs run (a guest moves
+ * a BAR); an access that began before bus_unmap may still be inside the region after it,
+ * so a region's memory lives until the vCPUs stand still.
  *
  * A region states the widths it takes (min_size..max_size, powers of two up to 8);
- * the bus splits or widens other accesses, so devices need no width code. Unclaimed
- * reads return all ones, unclaimed writes vanish. Region callbacks run on whichever
- * thread made the access, several at once: a device locks for itself. */
+ * the bus splits or widens other accesses, so devices need no width code. A wide or
+ * misaligned access arrives as several, lowest address first. A narrower one reads the
+ * word around it; a narrower write reads that word, changes its bytes, and writes it.
+ * Unclaimed reads return all ones, unclaimed writes vanish, byte for byte. Region
+ * callbacks run on whichever thread made the access, several at once: a device locks
+ * for itself. */
 #pragma once
 
 #include <stdint.h>
@@ -18,7 +22,9 @@ enum bus_space { BUS_PIO, BUS_MMIO, BUS_SPACES };
 struct bus_region {
 	const char *name;
 	uint8_t min_size, max_size; /* bytes; 0 means 1 and 8 */
-	/* offset is from the region's base; size within min_size..max_size. */
+	/* offset is from the region's base and a multiple of size; size is within
+	 * min_size..max_size. read may return rubbish above size. NULL: reads as ones,
+	 * writes vanish. */
 	uint64_t (*read)(struct bus_region *r, uint64_t offset, unsigned size);
 	void (*write)(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size);
 };
@@ -28,7 +34,8 @@ struct bus;
 WARN_UNUSED int bus_new(struct bus **out, struct err *e);
 void bus_free(struct bus *b); /* accepts NULL; regions belong to their devices */
 
-/* -EEXIST when [base, base + len) overlaps another region of the space. */
+/* -EEXIST when [base, base + len) overlaps another region of the space; -EINVAL for a
+ * range that is empty, wraps, or is no multiple of min_size; -ENOSPC after 1024 of them. */
 WARN_UNUSED int bus_map(struct bus *b, enum bus_space s, uint64_t base, uint64_t len,
 			struct bus_region *r, struct err *e);
 void bus_unmap(struct bus *b, struct bus_region *r); /* all its places */

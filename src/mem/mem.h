@@ -17,7 +17,7 @@
 
 typedef uint64_t gpa_t;
 
-#define MEM_LOW_MAX GIB(3)
+#define MEM_LOW_MAX   GIB(3)
 #define MEM_HIGH_BASE GIB(4)
 
 struct mem_region {

@@ -1,0 +1,159 @@
+#include "mem/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/test.h"
+
+static struct guest_mem *new_mem(uint64_t bytes)
+{
+	struct guest_mem *m = NULL;
+	struct err e;
+
+	assert_int_equal(mem_new(&m, bytes, &e), 0);
+	return m;
+}
+
+static void small_ram_is_one_region_from_zero(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(1) + 1);
+	const struct mem_region *r;
+
+	assert_int_equal(mem_size(m), MIB(1) + 4096);
+	assert_int_equal(mem_regions(m, &r), 1);
+	assert_int_equal(r[0].gpa, 0);
+	assert_int_equal(r[0].size, MIB(1) + 4096);
+	mem_free(m);
+}
+
+static void ram_past_3g_continues_at_4g(void **unused)
+{
+	struct guest_mem *m = new_mem(GIB(5));
+	const struct mem_region *r;
+
+	assert_int_equal(mem_regions(m, &r), 2);
+	assert_int_equal(r[0].size, GIB(3));
+	assert_int_equal(r[1].gpa, GIB(4));
+	assert_int_equal(r[1].size, GIB(2));
+	assert_int_equal(r[1].fd_offset, GIB(3));
+	assert_null(mem_span(m, GIB(3), 1));
+	assert_null(mem_span(m, GIB(4) - 1, 1));
+	assert_non_null(mem_span(m, GIB(4), GIB(2)));
+	mem_free(m);
+}
+
+static void what_is_written_is_read_and_stands_in_the_file(void **unused)
+{
+	struct guest_mem *m = new_mem(GIB(4));
+	uint32_t v = 0x11223344, got = 0, in_file = 0;
+
+	assert_int_equal(mem_write(m, GIB(4) + 0x1000, &v, sizeof v), 0);
+	assert_int_equal(mem_read(m, GIB(4) + 0x1000, &got, sizeof got), 0);
+	assert_int_equal(got, v);
+	assert_int_equal(pread(mem_fd(m), &in_file, 4, GIB(3) + 0x1000), 4);
+	assert_int_equal(in_file, v);
+	mem_free(m);
+}
+
+static void fresh_ram_is_zero(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(1));
+	uint64_t v = 1;
+
+	assert_int_equal(mem_read(m, MIB(1) - 8, &v, 8), 0);
+	assert_int_equal(v, 0);
+	mem_free(m);
+}
+
+static void a_span_that_leaves_ram_is_refused(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(1));
+	char byte = 'x';
+
+	assert_non_null(mem_span(m, MIB(1) - 1, 1));
+	assert_null(mem_span(m, MIB(1) - 1, 2));
+	assert_null(mem_span(m, MIB(1), 1));
+	assert_null(mem_span(m, MIB(1), 0));
+	assert_non_null(mem_span(m, MIB(1) - 1, 0));
+	assert_null(mem_span(m, 0x1000, UINT64_MAX));
+	assert_null(mem_span(m, 0x1000, UINT64_MAX - 0xfff));
+	assert_null(mem_span(m, UINT64_MAX, 1));
+	assert_null(mem_span(m, UINT64_MAX, 2));
+	assert_int_equal(mem_read(m, MIB(1) - 1, &byte, 2), -EFAULT);
+	assert_int_equal(mem_write(m, MIB(1), &byte, 1), -EFAULT);
+	assert_int_equal(byte, 'x');
+	mem_free(m);
+}
+
+static void sizes_out_of_range_are_refused_in_words(void **unused)
+{
+	struct guest_mem *m = NULL;
+	struct err e;
+
+	assert_int_equal(mem_new(&m, 4096, &e), -EINVAL);
+	assert_string_equal(e.text, "guest RAM of 4 KiB: must be 1 MiB to 64 TiB");
+	assert_int_equal(mem_new(&m, UINT64_MAX, &e), -EINVAL);
+	assert_null(m);
+	mem_free(NULL);
+}
+
+static void nobody_can_cut_the_file(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(1));
+
+	assert_int_equal(ftruncate(mem_fd(m), 4096), -1);
+	assert_int_equal(errno, EPERM);
+	assert_true(fcntl(mem_fd(m), F_GETFD) & FD_CLOEXEC);
+	mem_free(m);
+}
+
+/* The signal that touching p ends a child with; 0: none. */
+static int signal_of_touching(const volatile uint8_t *p)
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		signal(SIGBUS, SIG_DFL);
+		(void)*p;
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void guards_stand_around_each_region(void **unused)
+{
+	struct guest_mem *m = new_mem(GIB(4));
+	const struct mem_region *r;
+	unsigned n = mem_regions(m, &r);
+
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal((uintptr_t)r[i].hva % MIB(2), 0);
+		assert_int_equal(signal_of_touching(r[i].hva), 0);
+		assert_int_equal(signal_of_touching(r[i].hva - 1), SIGSEGV);
+		assert_int_equal(signal_of_touching(r[i].hva + r[i].size), SIGSEGV);
+	}
+	mem_free(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(small_ram_is_one_region_from_zero),
+		cmocka_unit_test(ram_past_3g_continues_at_4g),
+		cmocka_unit_test(what_is_written_is_read_and_stands_in_the_file),
+		cmocka_unit_test(fresh_ram_is_zero),
+		cmocka_unit_test(a_span_that_leaves_ram_is_refused),
+		cmocka_unit_test(sizes_out_of_range_are_refused_in_words),
+		cmocka_unit_test(nobody_can_cut_the_file),
+		cmocka_unit_test(guards_stand_around_each_region),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -39,6 +39,11 @@ struct cpuid_opts {
 /* Model "host". */
 WARN_UNUSED int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e);
 
+enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
+
+/* Whether the model offers this bit; what the engine carries is exactly what it offers. */
+bool cpuid_has(const struct cpuid_table *t, uint32_t leaf, uint32_t sub, int reg, int bit);
+
 /* The answer for leaf/subleaf on a vCPU in state s. Never fails: unknown leaves answer
  * as the SDM says (the highest basic leaf, or zeros). */
 void cpuid_query(const struct cpuid_table *t, const struct x86_state *s, uint32_t apic_id,

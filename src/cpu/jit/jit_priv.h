@@ -77,7 +77,8 @@ struct jit_cpu {
 	uint32_t mode;        /* MODE_*: derived from st by jit_mode_update() */
 	enum jit_mmu mmu;     /* likewise */
 	bool fpu_live;        /* the guest's vector state is in the host registers */
-	bool delivering;      /* an exception is being delivered (6.15, double faults) */
+	bool delivering;      /* an event is being delivered (6.15, double faults) ... */
+	uint8_t delivering_class; /* ... of this class (deliver.c) */
 	struct jit_exception exc; /* under delivery or raised */
 	uint64_t tsc_offset;
 	uint64_t ea;          /* memory operand of the helper being called: offset in ... */
@@ -147,8 +148,9 @@ void jit_probe(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned len, en
  * code: use jit_read/jit_write). Raises on faults. */
 void *jit_ram(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a, unsigned *left);
 
-/* System accesses (descriptor tables, TSS) are supervisor accesses whatever the CPL. */
-#define MMU_SYSTEM MMU_KERNEL_AC
+/* System accesses (descriptor tables, TSS) are supervisor accesses whatever the CPL, and
+ * SMAP binds them whatever EFLAGS.AC says (4.6.1, implicit accesses). */
+#define MMU_SYSTEM MMU_KERNEL
 
 /* Adds a segment's base to an offset; checks limit, type and canonical form; raises
  * #GP(0)/#SS(0). */

@@ -1,6 +1,6 @@
 # A thin front: Meson and Ninja do the work.
 BUILD ?= build
-.PHONY: all test clean
+.PHONY: all test demo clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -10,3 +10,7 @@ $(BUILD)/build.ninja:
 
 clean:
 	rm -rf $(BUILD)
+
+# From here to a shell in a guest that runs Debian's kernel; installs what is missing.
+demo:
+	@BUILD="$(BUILD)" scripts/demo

@@ -6,14 +6,14 @@
 #include "chipset/layout.h"
 #include "cpu/engine.h"
 
-extern const struct device_type pic_type;        /* two 8259A, ELCR */
-extern const struct device_type ioapic_type;     /* 82093AA, version 0x20 (EOI register) */
-extern const struct device_type pit_type;        /* 8254, port 0x61 */
-extern const struct device_type rtc_type;        /* MC146818 and CMOS */
-extern const struct device_type uart_type;       /* 16550A at COM1 */
-extern const struct device_type i8042_type;      /* keyboard controller: reset line, A20, no keyboard */
-extern const struct device_type pm_type;         /* ACPI PM1a, PM timer, reset register 0xcf9 */
-extern const struct device_type pci_host_type;   /* config ports, ECAM, bus 0 with the host bridge */
+extern const struct device_type pic_type;    /* two 8259A, ELCR */
+extern const struct device_type ioapic_type; /* 82093AA, version 0x20 (EOI register) */
+extern const struct device_type pit_type;    /* 8254, port 0x61 */
+extern const struct device_type rtc_type;    /* MC146818 and CMOS */
+extern const struct device_type uart_type;   /* 16550A at COM1 */
+extern const struct device_type i8042_type;  /* keyboard controller: reset line, A20, no keyboard */
+extern const struct device_type pm_type;     /* ACPI PM1a and PM timer */
+extern const struct device_type pci_host_type; /* config ports, reset register 0xcf9, ECAM, bus 0 */
 extern const struct device_type debug_exit_type; /* port 0xf4 */
 
 /* Input pins. The returned lines live as long as the device. */
@@ -39,9 +39,8 @@ struct lapic_bus; /* the LAPICs of one VM: routes IPIs and MSIs */
 
 struct lapic_env {
 	struct clock *clock;
-	uint64_t timer_hz; /* input of the timer before its divider */
-	/* Guest TSC now, and the guest time (clock_now) at which it reaches tsc. */
-	uint64_t (*tsc_now)(void *ctx);
+	uint64_t timer_hz;              /* input of the timer before its divider; 0: 1 GHz */
+	uint64_t (*tsc_now)(void *ctx); /* guest TSC now; called with the lapic's lock held */
 	uint64_t tsc_hz;
 	void (*wake)(void *ctx); /* something became pending: the engine's irq() for this vCPU */
 	void *ctx;

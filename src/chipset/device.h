@@ -1,6 +1,15 @@
 /* device: what every device model of the chipset is made of: a const type table, an
  * embedded base, and its surroundings handed in. A device knows no machine, no file
- * descriptor and no host clock; its unit test is ten lines and deterministic. */
+ * descriptor and no host clock; its unit test is ten lines and deterministic.
+ *
+ * Threads and locks: vCPU threads, the loop thread and I/O threads call in at once; each
+ * device has one mutex. A device may call out with it held, always in this order:
+ *   PCI host -> device -> the machine's irq fan-out -> PIC, IOAPIC -> MSI sink, LAPIC -> clock
+ * so irq_set, msi_send, bus_map and the timers are fine under a device's lock, and whoever
+ * implements them never calls up again. machine->request and sink->put only note or queue;
+ * sink->put must not call into its device. A LAPIC calls ioapic_eoi, extint, other LAPICs
+ * and wake() with no lock held. reset, state and free are called with all threads that
+ * might call in stopped, or on the loop thread before they start. */
 #pragma once
 
 #include <stdint.h>

@@ -1,0 +1,8 @@
+#include "chipset/chipset.h"
+
+#include <stddef.h>
+
+const struct device_type *const device_types[] = {
+	&pic_type,   &ioapic_type, &pit_type,      &rtc_type,        &uart_type,
+	&i8042_type, &pm_type,     &pci_host_type, &debug_exit_type, NULL,
+};

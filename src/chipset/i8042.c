@@ -1,0 +1,272 @@
+/* i8042: the PC's keyboard controller with nothing plugged in (IBM PC/AT Technical
+ * Reference, section 4), for its reset line and A20 gate, and port 0x92 that does the
+ * same faster. A byte sent to the missing keyboard or mouse is answered as the
+ * controller does when a device is silent: 0xfe with the time-out bit, so that drivers
+ * give up at once. A20 is a bit that reads back; guest memory always has all lines. */
+#include "chipset/chipset.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/auto.h"
+
+#define PORT_STATUS   (PORT_I8042 + 4)
+#define PORT_FAST_A20 0x92
+#define IRQ_KEYBOARD  1
+#define IRQ_MOUSE     12
+
+#define STATUS_OBF      0x01
+#define STATUS_SYSTEM   0x04
+#define STATUS_COMMAND  0x08
+#define STATUS_UNLOCKED 0x10
+#define STATUS_AUX_OBF  0x20
+#define STATUS_TIMEOUT  0x40
+
+#define CMD_BYTE_IRQ1   0x01
+#define CMD_BYTE_IRQ12  0x02
+#define CMD_BYTE_SYSTEM 0x04
+#define CMD_BYTE_NO_KBD 0x10
+#define CMD_BYTE_NO_AUX 0x20
+
+#define OUT_NOT_RESET 0x01
+#define OUT_A20       0x02
+#define OUT_OBF       0x10
+#define OUT_AUX_OBF   0x20
+
+struct i8042 {
+	struct device dev;
+	struct bus_region data, status, fast; /* ports 0x60, 0x64, 0x92 */
+	struct bus *bus;
+	struct irq_line *irq_kbd, *irq_aux;
+	struct machine_port *machine;
+
+	pthread_mutex_t lock; /* guards all below */
+	uint8_t cmd_byte;
+	uint8_t out_buf;
+	uint8_t flags;   /* STATUS_OBF, _COMMAND, _AUX_OBF, _TIMEOUT */
+	uint8_t command; /* waits for its data byte; 0: none does */
+	bool a20;
+};
+
+static struct i8042 *to_i8042(struct device *d)
+{
+	return container_of(d, struct i8042, dev);
+}
+
+static void i8042_update_irq(struct i8042 *k)
+{
+	bool full = k->flags & STATUS_OBF, aux = k->flags & STATUS_AUX_OBF;
+
+	irq_set(k->irq_kbd, full && !aux && (k->cmd_byte & CMD_BYTE_IRQ1));
+	irq_set(k->irq_aux, full && aux && (k->cmd_byte & CMD_BYTE_IRQ12));
+}
+
+static void answer(struct i8042 *k, uint8_t v, uint8_t flags)
+{
+	k->out_buf = v;
+	k->flags = (k->flags & STATUS_COMMAND) | STATUS_OBF | flags;
+}
+
+static uint8_t output_port(const struct i8042 *k)
+{
+	return 0xcc | OUT_NOT_RESET | (k->a20 ? OUT_A20 : 0) |
+	       ((k->flags & STATUS_OBF) && (k->cmd_byte & CMD_BYTE_IRQ1) ? OUT_OBF : 0) |
+	       (k->flags & STATUS_AUX_OBF ? OUT_AUX_OBF : 0);
+}
+
+/* A byte to port 0x64. Returns whether it pulls the reset line. */
+static bool run_command(struct i8042 *k, uint8_t c)
+{
+	k->flags |= STATUS_COMMAND;
+	k->command = 0;
+	switch (c) {
+	case 0x20: answer(k, k->cmd_byte, 0); break;
+	case 0x60:
+	case 0xd1:
+	case 0xd2:
+	case 0xd3:
+	case 0xd4: k->command = c; break; /* data follows */
+	case 0xa7: k->cmd_byte |= CMD_BYTE_NO_AUX; break;
+	case 0xa8: k->cmd_byte &= ~CMD_BYTE_NO_AUX; break;
+	case 0xa9: /* test of the mouse port: good */
+	case 0xab: answer(k, 0, 0); break;
+	case 0xaa: /* self test */
+		k->cmd_byte |= CMD_BYTE_SYSTEM;
+		answer(k, 0x55, 0);
+		break;
+	case 0xad: k->cmd_byte |= CMD_BYTE_NO_KBD; break;
+	case 0xae: k->cmd_byte &= ~CMD_BYTE_NO_KBD; break;
+	case 0xc0: answer(k, 0x80, 0); break; /* input port: not locked */
+	case 0xd0: answer(k, output_port(k), 0); break;
+	case 0xdd: k->a20 = false; break;
+	case 0xdf: k->a20 = true; break;
+	default: return c >= 0xf0 && !(c & OUT_NOT_RESET); /* pulse output lines */
+	}
+	return false;
+}
+
+/* A byte to port 0x60. Returns whether it pulls the reset line. */
+static bool take_data(struct i8042 *k, uint8_t v)
+{
+	uint8_t command = k->command;
+
+	k->flags &= ~STATUS_COMMAND;
+	k->command = 0;
+	switch (command) {
+	case 0x60: k->cmd_byte = v; break;
+	case 0xd1: k->a20 = v & OUT_A20; return !(v & OUT_NOT_RESET);
+	case 0xd2: answer(k, v, 0); break;
+	case 0xd3: answer(k, v, STATUS_AUX_OBF); break;
+	case 0xd4: answer(k, 0xfe, STATUS_AUX_OBF | STATUS_TIMEOUT); break;
+	default: answer(k, 0xfe, STATUS_TIMEOUT); break;
+	}
+	return false;
+}
+
+static uint64_t data_read(struct bus_region *r, uint64_t offset, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, data);
+	AUTO_LOCK(&k->lock);
+
+	k->flags &= STATUS_COMMAND;
+	i8042_update_irq(k);
+	return k->out_buf;
+}
+
+static uint64_t status_read(struct bus_region *r, uint64_t offset, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, status);
+	AUTO_LOCK(&k->lock);
+
+	return k->flags | STATUS_UNLOCKED | (k->cmd_byte & CMD_BYTE_SYSTEM ? STATUS_SYSTEM : 0);
+}
+
+static uint64_t fast_read(struct bus_region *r, uint64_t offset, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, fast);
+	AUTO_LOCK(&k->lock);
+
+	return k->a20 ? 2 : 0;
+}
+
+static void ask_reset(struct i8042 *k)
+{
+	if (k->machine)
+		k->machine->request(k->machine, MACHINE_RESET, 0);
+}
+
+static void data_write(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, data);
+	bool reset;
+
+	pthread_mutex_lock(&k->lock);
+	reset = take_data(k, value);
+	i8042_update_irq(k);
+	pthread_mutex_unlock(&k->lock);
+	if (reset)
+		ask_reset(k);
+}
+
+static void status_write(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, status);
+	bool reset;
+
+	pthread_mutex_lock(&k->lock);
+	reset = run_command(k, value);
+	i8042_update_irq(k);
+	pthread_mutex_unlock(&k->lock);
+	if (reset)
+		ask_reset(k);
+}
+
+static void fast_write(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct i8042 *k = container_of(r, struct i8042, fast);
+
+	pthread_mutex_lock(&k->lock);
+	k->a20 = value & 2;
+	pthread_mutex_unlock(&k->lock);
+	if (value & 1)
+		ask_reset(k);
+}
+
+static void i8042_reset(struct device *d)
+{
+	struct i8042 *k = to_i8042(d);
+	AUTO_LOCK(&k->lock);
+
+	k->cmd_byte = CMD_BYTE_SYSTEM | CMD_BYTE_NO_KBD | CMD_BYTE_NO_AUX;
+	k->out_buf = k->flags = k->command = 0;
+	k->a20 = true;
+	i8042_update_irq(k);
+}
+
+static void i8042_state(struct device *d, struct state *s)
+{
+	struct i8042 *k = to_i8042(d);
+	AUTO_LOCK(&k->lock);
+
+	state_u8(s, "cmd_byte", &k->cmd_byte);
+	state_u8(s, "out_buf", &k->out_buf);
+	state_u8(s, "flags", &k->flags);
+	state_u8(s, "command", &k->command);
+	state_bool(s, "a20", &k->a20);
+	if (!state_loading(s) || state_failed(s))
+		return;
+	k->flags &= STATUS_OBF | STATUS_COMMAND | STATUS_AUX_OBF | STATUS_TIMEOUT;
+	i8042_update_irq(k);
+}
+
+static void i8042_free(struct device *d)
+{
+	struct i8042 *k;
+
+	if (!d)
+		return;
+	k = to_i8042(d);
+	bus_unmap(k->bus, &k->data);
+	bus_unmap(k->bus, &k->status);
+	bus_unmap(k->bus, &k->fast);
+	pthread_mutex_destroy(&k->lock);
+	free(k);
+}
+
+static int i8042_new(struct device **out, const struct device_env *env, struct err *e)
+{
+	struct i8042 *k = calloc(1, sizeof *k);
+	int r;
+
+	if (!k)
+		return err_set(e, ENOMEM, "i8042");
+	k->dev.type = &i8042_type;
+	k->bus = env->bus;
+	k->irq_kbd = env->irq[IRQ_KEYBOARD];
+	k->irq_aux = env->irq[IRQ_MOUSE];
+	k->machine = env->machine;
+	pthread_mutex_init(&k->lock, NULL);
+	k->data = (struct bus_region){"i8042-data", 1, 1, data_read, data_write};
+	k->status = (struct bus_region){"i8042-status", 1, 1, status_read, status_write};
+	k->fast = (struct bus_region){"fast-a20", 1, 1, fast_read, fast_write};
+	i8042_reset(&k->dev);
+	r = bus_map(env->bus, BUS_PIO, PORT_I8042, 1, &k->data, e);
+	if (r >= 0)
+		r = bus_map(env->bus, BUS_PIO, PORT_STATUS, 1, &k->status, e);
+	if (r >= 0)
+		r = bus_map(env->bus, BUS_PIO, PORT_FAST_A20, 1, &k->fast, e);
+	if (r < 0)
+		i8042_free(&k->dev);
+	else
+		*out = &k->dev;
+	return r;
+}
+
+const struct device_type i8042_type = {
+	.name = "i8042",
+	.new = i8042_new,
+	.reset = i8042_reset,
+	.state = i8042_state,
+	.free = i8042_free,
+};

@@ -1,0 +1,435 @@
+#!/usr/bin/env python3
+"""The command line as people and scripts use it: python3 cli_test.py HOLON COMPLETION [TEST...]"""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import unittest
+
+import guests
+
+HOLON = COMPLETION = None
+PATIENCE = 60  # seconds; only a hang comes near
+ENGINE = os.environ.get("HOLON_TEST_ENGINE", "jit")
+
+
+def holon(*words, **kw):
+    kw.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run([HOLON, *words], capture_output=True, text=True, timeout=PATIENCE, **kw)
+
+
+class Words(unittest.TestCase):
+    def refused(self, *words, saying):
+        r = holon(*words)
+        self.assertEqual(r.returncode, 1, r)
+        self.assertEqual(r.stdout, "")
+        self.assertIn(saying, r.stderr)
+
+    def test_nothing_is_a_usage_error(self):
+        self.refused(saying="Usage: holon")
+
+    def test_unknown_command_suggests(self):
+        self.refused("rnu", saying="did you mean 'run'?")
+
+    def test_unknown_option_suggests(self):
+        self.refused("run", "--kernle", "x", saying="did you mean '--kernel'?")
+
+    def test_missing_kernel_option(self):
+        self.refused("run", saying="--kernel FILE is missing")
+
+    def test_bad_values(self):
+        self.refused("run", "--kernel", "x", "--memory", "12Q", saying="--memory: '12Q'")
+        self.refused("run", "--kernel", "x", "--cpus", "0", saying="--cpus")
+        self.refused("run", "--kernel", "x", "--engine", "xen", saying="auto|jit|kvm")
+        self.refused("version", "--log-level", "loud", saying="error|warn|info|debug")
+
+    def test_extra_words(self):
+        self.refused("run", "--kernel", "x", "y", saying="unexpected word 'y'")
+        self.refused("version", "now", saying="unexpected word 'now'")
+
+    def test_kernel_that_is_not_there(self):
+        self.refused("run", "--engine", ENGINE, "--kernel", "/nonexistent/k",
+                     saying="/nonexistent/k")
+
+    def test_kernel_that_is_none(self):
+        self.refused("run", "--engine", ENGINE, "--kernel", __file__, saying=__file__)
+        self.refused("run", "--engine", ENGINE, "--kernel", "/", saying="'/'")
+
+    def test_jit_refuses_more_vcpus(self):
+        self.refused("run", "--engine", "jit", "--cpus", "2", "--kernel", "x", saying="--cpus 1")
+
+    def test_tiny_memory(self):
+        self.refused("run", "--engine", ENGINE, "--memory", "64K", "--kernel", "x", saying="1M")
+
+    def test_help_of_everything(self):
+        overview = holon("help").stdout
+        self.assertEqual(holon("--help").stdout, overview)
+        self.assertEqual(holon("-h").stdout, overview)
+        for command in "run", "doctor", "version", "help":
+            self.assertIn("  " + command + " ", overview)
+            text = holon("help", command).stdout
+            self.assertIn("Usage: holon " + command, text)
+            self.assertEqual(holon(command, "--help").stdout, text)
+            self.assertEqual(holon(command, "-h").stdout, text)
+            self.assertTrue(all(len(line) <= 80 for line in text.splitlines()), text)
+        self.refused("help", "dcotor", saying="did you mean 'doctor'?")
+
+    def test_version(self):
+        r = holon("version")
+        self.assertRegex(r.stdout, r"\Aholon \d+\.\d+\.\d+\n\Z")
+        self.assertEqual(holon("--version").stdout, r.stdout)
+        self.assertEqual("holon " + json.loads(holon("version", "--json").stdout)["version"] + "\n",
+                         r.stdout)
+
+    def test_doctor(self):
+        j = json.loads(holon("doctor", "--json").stdout)
+        self.assertIn(j["engine"]["name"], ("jit", "kvm"))
+        self.assertTrue(j["engine"]["reason"])
+        self.assertGreater(len(j["facts"]), 3)
+        text = holon("doctor").stdout
+        for fact in j["facts"]:
+            self.assertIn(fact["name"], text)
+
+    def test_full_disk_is_noticed(self):
+        with open("/dev/full", "w") as full:
+            r = subprocess.run([HOLON, "help"], stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(r.returncode, 1)
+        self.assertTrue(r.stderr)
+
+    def test_completion(self):
+        def complete(*words):
+            script = ('. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _holon; '
+                      'printf "%s\\n" "${COMPREPLY[@]}"')
+            return subprocess.run(["bash", "-c", script, COMPLETION, *words], check=True, text=True,
+                                  stdout=subprocess.PIPE).stdout.split()
+
+        subprocess.run(["bash", "-n", COMPLETION], check=True)
+        self.assertEqual(complete("holon", "do"), ["doctor"])
+        self.assertEqual(complete("holon", "run", "--ker"), ["--kernel"])
+        self.assertEqual(complete("holon", "run", "--engine", ""), ["auto", "jit", "kvm"])
+        self.assertEqual(complete("holon", "run", "--engine", "=", "k"), ["kvm"])
+        self.assertEqual(complete("holon", "help", "ver"), ["version"])
+
+
+class Guest:
+    """A guest running under holon, with pipes or descriptors of the caller's."""
+
+    def __init__(self, image, *words, **kw):
+        self.file = tempfile.NamedTemporaryFile(suffix=".guest")
+        self.file.write(image)
+        self.file.flush()
+        kw.setdefault("stdin", subprocess.PIPE)
+        kw.setdefault("stdout", subprocess.PIPE)
+        kw.setdefault("stderr", subprocess.PIPE)
+        self.p = subprocess.Popen([HOLON, "run", "--engine", ENGINE, "--memory", "16M", "--kernel",
+                                   self.file.name, *words], **kw)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.p.poll() is None:
+            self.p.kill()
+            self.p.wait()
+        for f in self.p.stdin, self.p.stdout, self.p.stderr:
+            if f:
+                try:
+                    f.close()
+                except BrokenPipeError:
+                    pass
+        self.file.close()
+
+    def status(self):
+        return self.p.wait(timeout=PATIENCE)
+
+    def until_up(self):
+        return read_until(self.p.stdout.fileno(), b"up\r\n")
+
+
+def read_until(fd, what):
+    got, deadline = b"", time.monotonic() + PATIENCE
+    while what not in got:
+        ready = select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]
+        piece = os.read(fd, 4096) if ready else b""
+        if not piece:
+            raise AssertionError(f"{what!r} did not come, but {got!r}")
+        got += piece
+    return got
+
+
+class Life(unittest.TestCase):
+    def ends(self, image, *words, status):
+        with Guest(image, *words) as g:
+            out, err = g.p.communicate(timeout=PATIENCE)
+            self.assertEqual(g.p.returncode, status, (out, err))
+            return out.decode(), err.decode()
+
+    def test_power_off(self):
+        self.assertEqual(self.ends(guests.power_off, status=0), ("", ""))
+
+    def test_output_arrives_before_the_end(self):
+        self.assertEqual(self.ends(guests.hello, status=0)[0], "hello\r\n")
+
+    def test_reset_with_no_reboot(self):
+        _, err = self.ends(guests.reset, "--no-reboot", status=3)
+        self.assertIn("reset", err)
+        self.assertRegex(err.lower(), "rip")
+
+    def test_triple_fault(self):
+        _, err = self.ends(guests.triple_fault, status=3)
+        self.assertIn("triple fault", err)
+        self.assertIn("12345678", err)
+
+    def test_registers_even_when_quiet(self):
+        _, err = self.ends(guests.triple_fault, "--quiet", status=3)
+        self.assertIn("12345678", err)
+
+    def test_reboot_gives_fresh_memory(self):
+        self.ends(guests.reboot, "--debug-exit", status=3)  # (1 << 1) | 1
+
+    def test_debug_exit(self):
+        self.ends(guests.image(guests.debug_exit(0) + guests.HALT), "--debug-exit", status=1)
+        self.ends(guests.image(guests.debug_exit(0x21) + guests.HALT), "--debug-exit", status=0x43)
+
+    def test_no_debug_exit_unless_asked(self):
+        self.ends(guests.image(guests.debug_exit(5) + guests.POWER_OFF + guests.HALT), status=0)
+
+    def test_engine_line(self):
+        _, err = self.ends(guests.power_off, "--log-level", "info", status=0)
+        self.assertRegex(err, "holon: .*engine " + ENGINE)
+
+    def test_kvm_that_does_not_work_is_refused(self):
+        doctor = json.loads(holon("doctor", "--json").stdout)["engine"]
+        if doctor["name"] == "kvm":
+            self.skipTest("KVM works here")
+        with Guest(guests.power_off, "--engine", "kvm") as g:
+            out, err = g.p.communicate(timeout=PATIENCE)
+            self.assertEqual(g.p.returncode, 1)
+            self.assertIn(doctor["reason"], err.decode())
+
+
+class Signals(unittest.TestCase):
+    def test_sigterm_presses_the_power_button(self):
+        with Guest(guests.power_button) as g:
+            g.until_up()
+            g.p.terminate()
+            self.assertEqual(g.status(), 0)
+
+    def test_sigint_too(self):
+        with Guest(guests.power_button) as g:
+            g.until_up()
+            g.p.send_signal(signal.SIGINT)
+            self.assertEqual(g.status(), 0)
+
+    def test_second_signal_ends_a_deaf_guest(self):
+        with Guest(guests.flood) as g:
+            g.until_up()
+            g.p.terminate()
+            line = read_until(g.p.stderr.fileno(), b"\n")
+            self.assertIn(b"power button", line)
+            g.p.terminate()
+            self.assertEqual(g.status(), 128 + signal.SIGTERM)
+
+    def test_a_halted_guest_can_be_ended(self):
+        with Guest(guests.halt_for_good) as g:
+            read_until(g.p.stderr.fileno(), b"halted")
+            g.p.terminate()
+            read_until(g.p.stderr.fileno(), b"power button")
+            g.p.terminate()
+            self.assertEqual(g.status(), 128 + signal.SIGTERM)
+
+    def test_sighup_ends(self):
+        with Guest(guests.flood) as g:
+            g.until_up()
+            g.p.send_signal(signal.SIGHUP)
+            self.assertEqual(g.status(), 128 + signal.SIGHUP)
+
+
+class Pipes(unittest.TestCase):
+    def test_input_reaches_the_guest_in_order(self):
+        text = bytes(range(0x20, 0x71)) * 40
+        with Guest(guests.echo) as g:
+            g.until_up()
+            g.p.stdin.write(text.replace(b"q", b""))
+            g.p.stdin.flush()
+            got = b""
+            while len(got) < len(text):
+                got += os.read(g.p.stdout.fileno(), 4096)
+            self.assertEqual(got, text)
+            g.p.stdin.write(b"q")
+            g.p.stdin.flush()
+            self.assertEqual(g.status(), 0)
+
+    def test_end_of_input_leaves_the_guest_running(self):
+        with Guest(guests.power_button) as g:
+            g.until_up()
+            g.p.stdin.close()
+            time.sleep(0.2)
+            self.assertIsNone(g.p.poll())
+            g.p.terminate()
+            self.assertEqual(g.status(), 0)
+
+    def test_input_from_a_file(self):
+        with tempfile.TemporaryFile() as f:
+            f.write(b"abcq")
+            f.seek(0)
+            with Guest(guests.echo, stdin=f) as g:
+                self.assertEqual(g.p.stdout.read(), b"up\r\nabc")
+                self.assertEqual(g.status(), 0)
+
+    def test_output_to_a_file(self):
+        with tempfile.TemporaryFile() as f, Guest(guests.hello, stdout=f) as g:
+            self.assertEqual(g.status(), 0)
+            f.seek(0)
+            self.assertEqual(f.read(), b"hello\r\n")
+
+    def test_a_socket_is_as_good_as_a_pipe(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, Guest(guests.echo, stdin=theirs, stdout=theirs) as g:
+            read_until(ours.fileno(), b"up\r\n")
+            ours.send(b"abq")
+            self.assertEqual(g.status(), 0)
+            self.assertEqual(ours.recv(16), b"ab")
+
+    def test_a_reader_who_is_gone_does_not_matter(self):
+        r, w = os.pipe()
+        with Guest(guests.hello, stdout=w) as g:
+            os.close(r)
+            os.close(w)
+            self.assertEqual(g.status(), 0)
+
+    def test_closed_standard_files(self):
+        with tempfile.NamedTemporaryFile() as f:
+            f.write(guests.hello)
+            f.flush()
+            r = subprocess.run(["sh", "-c", '"$0" run --engine "$1" --memory 16M --kernel "$2" '
+                                "<&- >&- 2>&-", HOLON, ENGINE, f.name], timeout=PATIENCE)
+            self.assertEqual(r.returncode, 0)
+
+    def test_a_reader_who_does_not_read_does_not_hang_it(self):
+        with Guest(guests.flood) as g:
+            g.until_up()
+            time.sleep(0.5)  # the pipe and our buffer are full now
+            g.p.terminate()
+            read_until(g.p.stderr.fileno(), b"power button")
+            g.p.terminate()
+            self.assertEqual(g.status(), 128 + signal.SIGTERM)
+
+    def test_our_flags_are_not_left_on_the_pipe(self):
+        r, w = os.pipe()
+        with Guest(guests.hello, stdout=w) as g:
+            self.assertEqual(g.status(), 0)
+            self.assertFalse(fcntl.fcntl(w, fcntl.F_GETFL) & os.O_NONBLOCK)
+        os.close(r)
+        os.close(w)
+
+
+class Terminal(unittest.TestCase):
+    """The guest on a pseudo-terminal of its own session, as on a login."""
+
+    def setUp(self):
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+
+    def tearDown(self):
+        os.close(self.master)
+        os.close(self.slave)
+
+    def on_terminal(self, image, *words):
+        def session():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        return Guest(image, *words, stdin=self.slave, stdout=self.slave, preexec_fn=session)
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ISIG | termios.ECHO)
+
+    def assert_restored(self):
+        self.assertEqual(termios.tcgetattr(self.slave), self.before)
+
+    def up(self):
+        read_until(self.master, b"up\r")
+        self.assertTrue(self.is_raw())
+
+    def test_restored_after_power_off(self):
+        with self.on_terminal(guests.echo) as g:
+            self.up()
+            os.write(self.master, b"q")
+            self.assertEqual(g.status(), 0)
+            self.assert_restored()
+
+    def test_control_c_goes_to_the_guest(self):
+        with self.on_terminal(guests.echo) as g:
+            self.up()
+            os.write(self.master, b"\x03\x1a\x1c.")
+            read_until(self.master, b"\x03\x1a\x1c.")
+            os.write(self.master, b"q")
+            self.assertEqual(g.status(), 0)
+
+    def test_quit_key(self):
+        with self.on_terminal(guests.flood) as g:
+            self.up()
+            os.write(self.master, b"\x01x")
+            self.assertEqual(g.status(), 0)
+            self.assert_restored()
+
+    def test_quit_key_when_the_guest_takes_no_input(self):
+        with self.on_terminal(guests.power_button) as g:
+            self.up()
+            for _ in range(20):
+                os.write(self.master, b"z" * 512)
+                time.sleep(0.01)
+            os.write(self.master, b"\x01x")
+            self.assertEqual(g.status(), 0)
+
+    def test_help_key(self):
+        with self.on_terminal(guests.echo) as g:
+            self.up()
+            os.write(self.master, b"\x01h")
+            read_until(g.p.stderr.fileno(), b"Ctrl-A x")
+            os.write(self.master, b"\x01\x01.")
+            read_until(self.master, b"\x01.")
+            os.write(self.master, b"q")
+            self.assertEqual(g.status(), 0)
+
+    def test_restored_after_signals(self):
+        for sig in signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT:
+            with self.subTest(sig=sig), self.on_terminal(guests.echo) as g:
+                self.up()
+                g.p.send_signal(sig)
+                self.assertIn(g.status(), (-sig, 128 + sig))
+                self.assert_restored()
+
+    def test_restored_after_a_failure(self):
+        with self.on_terminal(b"not a kernel") as g:
+            self.assertEqual(g.status(), 1)
+            self.assert_restored()
+
+    def test_stop_and_continue(self):
+        with self.on_terminal(guests.echo) as g:
+            self.up()
+            g.p.send_signal(signal.SIGTSTP)
+            self.assertTrue(os.WIFSTOPPED(os.waitpid(g.p.pid, os.WUNTRACED)[1]))
+            self.assert_restored()
+            g.p.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + PATIENCE
+            while not self.is_raw() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.assertTrue(self.is_raw())
+            os.write(self.master, b"q")
+            self.assertEqual(g.status(), 0)
+
+
+if __name__ == "__main__":
+    HOLON, COMPLETION = sys.argv[1:3]
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:])

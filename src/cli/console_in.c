@@ -8,17 +8,23 @@
 #include "cli/tty_mode.h"
 #include "machine/machine.h"
 
+/* Out of the loop while nothing is wanted: epoll would go on telling of a closed pipe. */
 static void want_input(struct console_in *in, bool wanted)
 {
-	if (in->polled && !in->ended && in->reading != wanted)
-		loop_mod(machine_loop(in->machine), &in->watch, wanted ? EPOLLIN : 0);
-	in->reading = wanted;
+	struct loop *l = machine_loop(in->machine);
+
+	if (!in->polled || in->ended || in->watched == wanted)
+		return;
+	if (wanted && loop_add(l, &in->watch, EPOLLIN, NULL) < 0)
+		return;
+	if (!wanted)
+		loop_del(l, &in->watch);
+	in->watched = wanted;
 }
 
 static void end_input(struct console_in *in)
 {
-	if (in->polled && !in->ended)
-		loop_del(machine_loop(in->machine), &in->watch);
+	want_input(in, false);
 	in->ended = true;
 }
 
@@ -94,10 +100,9 @@ void console_in_start(struct console_in *in, int fd, struct machine *m,
 		.is_terminal = isatty(fd),
 		.key = key,
 		.ctx = ctx,
-		.reading = true,
 	};
 	/* What epoll refuses, files and some devices, always has input or its end. */
-	in->polled = loop_add(machine_loop(m), &in->watch, EPOLLIN, NULL) == 0;
+	in->polled = in->watched = loop_add(machine_loop(m), &in->watch, EPOLLIN, NULL) == 0;
 	machine_on_serial_room(m, guest_has_room, in);
 	if (!in->polled)
 		pump(in);

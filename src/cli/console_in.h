@@ -15,8 +15,8 @@ struct machine;
 struct console_in {
 	struct machine *machine;
 	struct loop_fd watch;
-	bool is_terminal, polled, ended;
-	bool reading; /* wants more from the descriptor */
+	bool is_terminal, ended;
+	bool polled, watched; /* can be in the loop; is */
 	struct console_keys keys;
 	void (*key)(void *ctx, enum console_key key);
 	void *ctx;

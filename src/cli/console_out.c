@@ -100,13 +100,17 @@ static void put(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 	post_flush(o);
 }
 
-/* Asks for EPOLLOUT while the reader is slow. Loop thread. */
+/* In the loop only while the reader is slow: epoll would go on telling of one that is gone.
+ * What it refuses, files and some devices, is never slow. Loop thread. */
 static void watch_reader(struct console_out *o, bool slow)
 {
-	if (!o->watched || o->waiting == slow)
+	if (o->watched == slow)
 		return;
-	o->waiting = slow;
-	loop_mod(o->loop, &o->watch, slow ? EPOLLOUT : 0);
+	if (!slow)
+		loop_del(o->loop, &o->watch);
+	else if (loop_add(o->loop, &o->watch, EPOLLOUT, NULL) < 0)
+		return;
+	o->watched = slow;
 }
 
 static void flush(struct console_out *o)
@@ -135,8 +139,6 @@ static void reader_ready(struct loop_fd *f, uint32_t events)
 	struct console_out *o = container_of(f, struct console_out, watch);
 
 	watch_reader(o, false);
-	if (events & EPOLLERR)
-		atomic_store(&o->gone, true);
 	flush(o);
 }
 
@@ -177,15 +179,11 @@ int console_out_init(struct console_out *o, int fd, struct err *e)
 void console_out_attach(struct console_out *o, struct loop *l)
 {
 	o->loop = l;
-	/* What epoll refuses, files and some devices, is always writable. */
-	o->watched = o->fd >= 0 && loop_add(l, &o->watch, 0, NULL) == 0;
 }
 
 void console_out_detach(struct console_out *o)
 {
-	if (o->watched)
-		loop_del(o->loop, &o->watch);
-	o->watched = false;
+	watch_reader(o, false);
 	o->loop = NULL;
 }
 

@@ -27,7 +27,7 @@ struct console_out {
 
 	struct loop *loop; /* while attached */
 	struct loop_fd watch;
-	bool watched, waiting; /* loop thread's own: in the loop; for EPOLLOUT */
+	bool watched; /* loop thread's own: in the loop */
 	struct loop_call flush_call;
 	atomic_bool flush_posted;
 

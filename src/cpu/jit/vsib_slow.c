@@ -1,0 +1,302 @@
+/* vsib: accesses to several addresses by one instruction: gathers, scatters, and the
+ * byte-masked stores (SDM volume 2: VPGATHERDD, VPSCATTERDD, MASKMOVDQU and relatives).
+ *
+ * The instruction is decoded again at st.rip and done element by element on st.xsave. A
+ * gather or scatter that faults has done the elements before: their mask bits are clear,
+ * as the manual promises. Not quick: every entry gives up the vector state first. */
+#include "cpu/jit/sys_priv.h"
+#include "cpu/jit/fpu_slow.h"
+
+#include <Zydis/Zydis.h>
+#include <string.h>
+
+#define XCR0_UPTO_AVX512 (XCR0_SSE | XCR0_AVX | XCR0_AVX512)
+#define OFF_ST           32
+#define OFF_XMM          160
+
+struct decoded {
+	ZydisDecodedInstruction i;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+static void decode(struct jit_cpu *c, uint64_t arg, struct decoded *d)
+{
+	ZydisMachineMode mode = ZYDIS_MACHINE_MODE_LEGACY_16;
+	ZydisStackWidth width = ZYDIS_STACK_WIDTH_16;
+	uint8_t bytes[15];
+	unsigned len = ARG_LEN(arg);
+	uint64_t gva = c->st.rip;
+	ZydisDecoder z;
+
+	if (jit_code64(c)) {
+		mode = ZYDIS_MACHINE_MODE_LONG_64;
+		width = ZYDIS_STACK_WIDTH_64;
+	} else {
+		gva = (uint32_t)(gva + c->st.seg[X86_CS].base);
+		if (c->st.seg[X86_CS].attr & SEG_DB) {
+			mode = ZYDIS_MACHINE_MODE_LEGACY_32;
+			width = ZYDIS_STACK_WIDTH_32;
+		}
+	}
+	if (len > sizeof bytes)
+		len = sizeof bytes;
+	jit_read_buf(c, c->mmu, gva, bytes, len);
+	if (ZYAN_FAILED(ZydisDecoderInit(&z, mode, width)) ||
+	    ZYAN_FAILED(ZydisDecoderDecodeFull(&z, bytes, len, &d->i, d->op)))
+		jit_raise(c, X86_UD);
+}
+
+/* --- registers --- */
+static unsigned reg_id(ZydisRegister r)
+{
+	return (unsigned)ZydisRegisterGetId(r) & 31;
+}
+
+/* Byte b of vector register r; runs of 16 bytes from a multiple of 16 are contiguous. */
+static uint8_t *vec(struct jit_cpu *c, unsigned r, unsigned b)
+{
+	if (r >= 16)
+		return fpu_component(c, 7) + 64 * (r - 16) + b;
+	if (b < 16)
+		return c->st.xsave + OFF_XMM + 16 * r + b;
+	if (b < 32)
+		return fpu_component(c, 2) + 16 * r + b - 16;
+	return fpu_component(c, 6) + 32 * r + b - 32;
+}
+
+static uint64_t usable_components(const struct jit_cpu *c)
+{
+	return XCR0_UPTO_AVX512 & c->st.xcr0;
+}
+
+/* Zeroes bytes from..end of the widest form of r. */
+static void vec_zero_from(struct jit_cpu *c, unsigned r, unsigned from)
+{
+	unsigned end = c->st.xcr0 & XCR0_AVX512 ? 64 : c->st.xcr0 & XCR0_AVX ? 32 : 16;
+
+	for (unsigned b = from; b < end; b += 4)
+		memset(vec(c, r, b), 0, 4);
+}
+
+static enum x86_sreg sreg_of(ZydisRegister r)
+{
+	switch (r) {
+	case ZYDIS_REGISTER_ES: return X86_ES;
+	case ZYDIS_REGISTER_CS: return X86_CS;
+	case ZYDIS_REGISTER_SS: return X86_SS;
+	case ZYDIS_REGISTER_FS: return X86_FS;
+	case ZYDIS_REGISTER_GS: return X86_GS;
+	default: return X86_DS;
+	}
+}
+
+/* --- gather, scatter --- */
+struct vsib {
+	bool scatter, evex;
+	unsigned count, data, index; /* elements; bytes of each, and of each index */
+	unsigned reg, index_reg, mask_reg;
+	const ZydisDecodedOperand *mem;
+	unsigned asize;
+};
+
+/* The sizes are in the mnemonic: D or Q index, then D, Q, PS or PD data. */
+static bool sizes_of(ZydisMnemonic m, struct vsib *v)
+{
+	v->scatter = false;
+	switch (m) {
+	case ZYDIS_MNEMONIC_VPSCATTERDD:
+	case ZYDIS_MNEMONIC_VSCATTERDPS: v->scatter = true; /* fall through */
+	case ZYDIS_MNEMONIC_VPGATHERDD:
+	case ZYDIS_MNEMONIC_VGATHERDPS:
+		v->index = 4;
+		v->data = 4;
+		return true;
+	case ZYDIS_MNEMONIC_VPSCATTERDQ:
+	case ZYDIS_MNEMONIC_VSCATTERDPD: v->scatter = true; /* fall through */
+	case ZYDIS_MNEMONIC_VPGATHERDQ:
+	case ZYDIS_MNEMONIC_VGATHERDPD:
+		v->index = 4;
+		v->data = 8;
+		return true;
+	case ZYDIS_MNEMONIC_VPSCATTERQD:
+	case ZYDIS_MNEMONIC_VSCATTERQPS: v->scatter = true; /* fall through */
+	case ZYDIS_MNEMONIC_VPGATHERQD:
+	case ZYDIS_MNEMONIC_VGATHERQPS:
+		v->index = 8;
+		v->data = 4;
+		return true;
+	case ZYDIS_MNEMONIC_VPSCATTERQQ:
+	case ZYDIS_MNEMONIC_VSCATTERQPD: v->scatter = true; /* fall through */
+	case ZYDIS_MNEMONIC_VPGATHERQQ:
+	case ZYDIS_MNEMONIC_VGATHERQPD:
+		v->index = 8;
+		v->data = 8;
+		return true;
+	default: return false;
+	}
+}
+
+static bool vsib_of(const struct decoded *d, struct vsib *v)
+{
+	const ZydisDecodedOperand *mask, *reg;
+
+	if (!sizes_of(d->i.mnemonic, v))
+		return false;
+	v->evex = d->i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+	v->asize = d->i.address_width / 8;
+	v->count = d->i.avx.vector_length / 8 / (v->index > v->data ? v->index : v->data);
+	reg = &d->op[v->scatter ? 2 : 0];
+	v->mem = &d->op[v->scatter ? 0 : v->evex ? 2 : 1];
+	mask = &d->op[v->evex ? 1 : 2];
+	if (v->mem->type != ZYDIS_OPERAND_TYPE_MEMORY || mask->type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return false;
+	v->reg = reg_id(reg->reg.value);
+	v->mask_reg = reg_id(mask->reg.value);
+	v->index_reg = reg_id(v->mem->mem.index);
+	if (v->evex && v->mask_reg == 0)
+		return false;
+	if (v->scatter)
+		return true;
+	return v->reg != v->index_reg &&
+	       (v->evex || (v->mask_reg != v->reg && v->mask_reg != v->index_reg));
+}
+
+static uint64_t element_gva(struct jit_cpu *c, const struct vsib *v, unsigned n)
+{
+	const ZydisDecodedOperand *m = v->mem;
+	uint64_t at = load_le(vec(c, v->index_reg, n * v->index), v->index);
+
+	if (v->index == 4)
+		at = (uint64_t)(int64_t)(int32_t)at;
+	at = at * m->mem.scale + (uint64_t)m->mem.disp.value;
+	if (m->mem.base != ZYDIS_REGISTER_NONE)
+		at += c->st.gpr[reg_id(m->mem.base) & 15];
+	return jit_seg_addr(c, sreg_of(m->mem.segment), trunc_bytes(at, v->asize), v->data,
+			    v->scatter ? ACC_WRITE : ACC_READ);
+}
+
+static bool mask_bit(struct jit_cpu *c, const struct vsib *v, unsigned n)
+{
+	if (v->evex)
+		return load_le(fpu_component(c, 5) + 8 * v->mask_reg, 8) >> n & 1;
+	return vec(c, v->mask_reg, n * v->data)[v->data - 1] & 0x80;
+}
+
+static void clear_mask_bit(struct jit_cpu *c, const struct vsib *v, unsigned n)
+{
+	uint8_t *k = fpu_component(c, 5) + 8 * v->mask_reg;
+
+	if (v->evex)
+		store_le(k, load_le(k, 8) & ~BIT(n), 8);
+	else
+		memset(vec(c, v->mask_reg, n * v->data), 0, v->data);
+}
+
+static __attribute__((noinline)) void gather_body(struct jit_cpu *c, uint64_t arg)
+{
+	struct decoded d;
+	struct vsib v;
+
+	if (c->st.cr0 & CR0_TS)
+		jit_raise(c, X86_NM);
+	decode(c, arg, &d);
+	if (!vsib_of(&d, &v))
+		jit_raise(c, X86_UD);
+	fpu_materialize(c, usable_components(c));
+	for (unsigned n = 0; n < v.count; n++) {
+		uint8_t *value = vec(c, v.reg, n * v.data);
+		uint64_t gva;
+
+		if (!mask_bit(c, &v, n))
+			continue;
+		gva = element_gva(c, &v, n);
+		if (v.scatter)
+			jit_write(c, c->mmu, gva, load_le(value, v.data), v.data);
+		else
+			store_le(value, jit_read(c, c->mmu, gva, v.data), v.data);
+		clear_mask_bit(c, &v, n);
+	}
+	if (v.evex)
+		memset(fpu_component(c, 5) + 8 * v.mask_reg, 0, 8);
+	else
+		vec_zero_from(c, v.mask_reg, 0);
+	if (!v.scatter)
+		vec_zero_from(c, v.reg, v.count * v.data);
+}
+
+void h_gather(struct jit_cpu *c, uint64_t arg)
+{
+	jit_fpu_leave(c);
+	gather_body(c, arg);
+}
+
+/* --- MASKMOVQ, MASKMOVDQU, VMASKMOVDQU: bytes to DS:rDI --- */
+static const uint8_t *maskmov_operand(struct jit_cpu *c, const ZydisDecodedOperand *op, bool mmx)
+{
+	/* An MMX register is the low half of the x87 register; TOP is 0 after one is used. */
+	if (mmx) {
+		unsigned top = c->st.xsave[3] >> 3 & 7;
+
+		return c->st.xsave + OFF_ST + 16 * ((reg_id(op->reg.value) - top) & 7);
+	}
+	return vec(c, reg_id(op->reg.value), 0);
+}
+
+static __attribute__((noinline)) void maskmov_body(struct jit_cpu *c, uint64_t arg)
+{
+	const ZydisDecodedOperand *reg[2] = {NULL, NULL};
+	enum x86_sreg seg = X86_DS;
+	const uint8_t *value, *mask;
+	struct decoded d;
+	unsigned n = 0, size;
+	uint64_t at;
+	bool mmx;
+
+	if (c->st.cr0 & CR0_TS)
+		jit_raise(c, X86_NM);
+	decode(c, arg, &d);
+	mmx = d.i.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
+	for (unsigned i = 0; i < d.i.operand_count; i++) {
+		if (d.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			seg = sreg_of(d.op[i].mem.segment);
+		else if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && n < 2)
+			reg[n++] = &d.op[i];
+	}
+	if (!reg[1])
+		jit_raise(c, X86_UD);
+	fpu_materialize(c, XCR0_X87 | XCR0_SSE);
+	value = maskmov_operand(c, reg[0], mmx);
+	mask = maskmov_operand(c, reg[1], mmx);
+	size = mmx ? 8 : 16;
+	at = c->st.gpr[X86_RDI];
+	for (unsigned pass = 0; pass < 2; pass++) {
+		for (unsigned i = 0; i < size; i++) {
+			uint64_t gva;
+
+			if (!(mask[i] & 0x80))
+				continue;
+			gva = jit_seg_addr(c, seg, trunc_bytes(at + i, d.i.address_width / 8), 1,
+					   ACC_WRITE);
+			if (pass == 0)
+				jit_probe(c, c->mmu, gva, 1, ACC_WRITE);
+			else
+				jit_write(c, c->mmu, gva, value[i], 1);
+		}
+	}
+	if (mmx) { /* as every MMX instruction: all valid, TOP 0 */
+		uint8_t st[8 * 16];
+		unsigned top = c->st.xsave[3] >> 3 & 7;
+
+		memcpy(st, c->st.xsave + OFF_ST, sizeof st);
+		for (unsigned i = 0; i < 8; i++)
+			memcpy(c->st.xsave + OFF_ST + 16 * i, st + 16 * ((i - top) & 7), 16);
+		c->st.xsave[3] &= 0xc7;
+		c->st.xsave[4] = 0xff;
+	}
+}
+
+void h_maskmov(struct jit_cpu *c, uint64_t arg)
+{
+	jit_fpu_leave(c);
+	maskmov_body(c, arg);
+}

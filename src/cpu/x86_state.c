@@ -17,6 +17,23 @@ static void reset_seg(struct x86_seg *s, uint16_t attr)
 	*s = (struct x86_seg){.limit = 0xffff, .attr = attr};
 }
 
+/* The local APIC's page after reset (11.4.7.1), but for the boot processor's LINT0, which
+ * carries the PIC as firmware would set it up before it starts a kernel. */
+static void reset_lapic(uint8_t page[1024], uint32_t apic_id)
+{
+	static const uint16_t lvt[] = {0x2f0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370};
+	const uint32_t masked = 0x10000, extint = 0x700, logical = 0xffffffff, off = 0xff;
+	const uint32_t id = apic_id << 24;
+
+	memcpy(page + 0x20, &id, sizeof id);
+	memcpy(page + 0xe0, &logical, sizeof logical);
+	memcpy(page + 0xf0, &off, sizeof off);
+	for (unsigned i = 0; i < sizeof lvt / sizeof lvt[0]; i++)
+		memcpy(page + lvt[i], &masked, sizeof masked);
+	if (apic_id == 0)
+		memcpy(page + 0x350, &extint, sizeof extint);
+}
+
 void x86_state_reset(struct x86_state *s, uint32_t apic_id)
 {
 	const uint32_t mxcsr = MXCSR_RESET;
@@ -40,6 +57,7 @@ void x86_state_reset(struct x86_state *s, uint32_t apic_id)
 	s->misc_enable = MISC_ENABLE_RESET;
 	s->apic_base = apic_id == 0 ? APIC_BASE_RESET : APIC_BASE_RESET & ~APIC_BSP;
 	s->mp_state = apic_id == 0 ? X86_RUNNING : X86_WAIT_SIPI;
+	reset_lapic(s->lapic, apic_id);
 	memcpy(s->xsave, &fcw, sizeof fcw);
 	memcpy(s->xsave + 24, &mxcsr, sizeof mxcsr);
 }

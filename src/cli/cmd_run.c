@@ -234,6 +234,8 @@ int cmd_run(const void *opts, int words, char **word)
 	}
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
+		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)
+			fputs("With --force it is tried all the same.\n", stderr);
 		return EXIT_TROUBLE;
 	}
 	return report(&s, &result);

@@ -8,33 +8,30 @@
 #define WORD_MAX    32u
 #define OPTIONS_MAX 64u
 
-static unsigned least(unsigned a, unsigned b, unsigned c)
+static unsigned least(unsigned a, unsigned b)
 {
-	unsigned m = a < b ? a : b;
-
-	return m < c ? m : c;
+	return a < b ? a : b;
 }
 
-/* Levenshtein's distance: insertions, deletions and replacements from a to b. */
+/* How many insertions, deletions, replacements and swaps of neighbours lead from a to b
+ * (optimal string alignment); d[i][j] is that for their first i and j letters. */
 static unsigned distance(const char *a, const char *b)
 {
-	unsigned row[WORD_MAX + 1];
-	size_t len_b = strlen(b);
+	unsigned d[WORD_MAX + 1][WORD_MAX + 1];
+	size_t la = strlen(a), lb = strlen(b);
 
-	for (unsigned j = 0; j <= len_b; j++)
-		row[j] = j;
-	for (unsigned i = 0; a[i]; i++) {
-		unsigned diagonal = row[0];
-
-		row[0] = i + 1;
-		for (unsigned j = 0; j < len_b; j++) {
-			unsigned above = row[j + 1];
-
-			row[j + 1] = least(above + 1, row[j] + 1, diagonal + (a[i] != b[j]));
-			diagonal = above;
+	for (unsigned i = 0; i <= la; i++)
+		for (unsigned j = 0; j <= lb; j++) {
+			if (!i || !j) {
+				d[i][j] = i + j;
+				continue;
+			}
+			d[i][j] = least(least(d[i - 1][j], d[i][j - 1]) + 1,
+					d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1);
 		}
-	}
-	return row[len_b];
+	return d[la][lb];
 }
 
 const char *nearest_name(const char *word, const char *const names[], unsigned n)
@@ -47,7 +44,7 @@ const char *nearest_name(const char *word, const char *const names[], unsigned n
 	for (unsigned i = 0; i < n; i++) {
 		unsigned d = strlen(names[i]) <= WORD_MAX ? distance(word, names[i]) : WORD_MAX;
 
-		if (d <= (strlen(names[i]) + 2) / 3 && (!best || d < best_distance)) {
+		if (d <= (strlen(names[i]) + 1) / 3 && (!best || d < best_distance)) {
 			best = names[i];
 			best_distance = d;
 		}

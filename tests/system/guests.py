@@ -56,10 +56,10 @@ spin = image(b"\xeb\xfe")
 # Says "up", then writes U for ever.
 flood = image(say("up\r\n") + b"\x66\xba\xf8\x03\xb0U\xee\xeb\xfd")
 
-# lidt with a zero limit, then int3. eax tells the test that registers are the guest's.
+# lidt with a zero limit, then ud2. eax tells the test that registers are the guest's.
 _zero = bytes(6)
 _fault = b"\xb8\x78\x56\x34\x12\x0f\x01\x1d"
-triple_fault = image(_fault + struct.pack("<I", CODE + len(_fault) + 5) + b"\xcc" + _zero)
+triple_fault = image(_fault + struct.pack("<I", CODE + len(_fault) + 6) + b"\x0f\x0b" + _zero)
 
 # Says "up", enables the power button, waits for it, powers off.
 power_button = image(outw(0x602, 0x100) + say("up\r\n") + wait_bit(0x600, 0x100, 2) + POWER_OFF + HALT)

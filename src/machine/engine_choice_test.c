@@ -10,6 +10,9 @@
 #include "cpu/engine.h"
 #include "cpu/probe.h"
 
+/* Never run here. */
+const struct engine engine_jit = {.name = "jit"};
+
 static const struct kvm_finding good = {.verdict = KVM_USABLE, .line = "works"};
 static const struct kvm_finding slow = {.verdict = KVM_SLOW, .line = "emulates guest kernels"};
 

@@ -1,0 +1,546 @@
+/* The whole machine with everything real but the engine: the test's own "engine_jit" runs a C
+ * function in the guest's place, which reaches memory, bus and LAPIC as a guest would. */
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/loop.h"
+#include "chipset/layout.h"
+#include "cpu/engine.h"
+
+#define MARK_GPA 0x200000u
+#define ENTRY    0x100020u
+
+struct guest;
+/* Returns what run returns; VCPU_KICKED: stays in the guest until it is kicked. */
+typedef int guest_code(struct guest *g, enum vcpu_stop *why, struct err *e);
+
+struct guest_vm {
+	struct engine_vm base;
+	const struct engine_env *env;
+};
+
+struct guest {
+	struct vcpu vcpu;
+	const struct engine_env *env;
+	struct x86_state state;
+	atomic_bool kicked, ran;
+};
+
+/* What the guests of the test under way do, and how often an engine was made. */
+static guest_code *code;
+static atomic_int incarnations;
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+}
+
+/* --- the engine --- */
+
+static int fake_vm_new(struct engine_vm **out, const struct engine_env *env, struct err *e)
+{
+	struct guest_vm *vm = calloc(1, sizeof *vm);
+
+	assert_non_null(vm);
+	vm->base.engine = &engine_jit;
+	vm->env = env;
+	atomic_fetch_add(&incarnations, 1);
+	*out = &vm->base;
+	return 0;
+}
+
+static void fake_vm_free(struct engine_vm *vm)
+{
+	if (vm)
+		free(container_of(vm, struct guest_vm, base));
+}
+
+static int fake_vcpu_new(struct vcpu **out, struct engine_vm *vm, uint32_t index, struct err *e)
+{
+	struct guest *g = aligned_alloc(_Alignof(struct guest), sizeof *g);
+
+	assert_non_null(g);
+	memset(g, 0, sizeof *g);
+	g->vcpu = (struct vcpu){.engine = &engine_jit, .vm = vm, .index = index};
+	g->env = container_of(vm, struct guest_vm, base)->env;
+	*out = &g->vcpu;
+	return 0;
+}
+
+static struct guest *to_guest(struct vcpu *v)
+{
+	return container_of(v, struct guest, vcpu);
+}
+
+static void fake_vcpu_free(struct vcpu *v)
+{
+	if (v)
+		free(to_guest(v));
+}
+
+static int fake_run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
+{
+	struct guest *g = to_guest(v);
+
+	*why = VCPU_KICKED;
+	if (!atomic_exchange(&g->ran, true)) {
+		int r = code(g, why, e);
+
+		if (r < 0 || *why != VCPU_KICKED)
+			return r;
+	}
+	while (!atomic_exchange(&g->kicked, false))
+		nap();
+	return 0;
+}
+
+static void fake_kick(struct vcpu *v)
+{
+	atomic_store(&to_guest(v)->kicked, true);
+}
+
+static void fake_irq(struct vcpu *v)
+{
+}
+
+static int fake_load(struct vcpu *v, const struct x86_state *s, struct err *e)
+{
+	to_guest(v)->state = *s;
+	return 0;
+}
+
+static int fake_store(struct vcpu *v, struct x86_state *s, struct err *e)
+{
+	*s = to_guest(v)->state;
+	return 0;
+}
+
+static uint64_t fake_tsc(struct vcpu *v)
+{
+	return __builtin_ia32_rdtsc();
+}
+
+const struct engine engine_jit = {
+	.name = "jit",
+	.vm_new = fake_vm_new,
+	.vm_free = fake_vm_free,
+	.vcpu_new = fake_vcpu_new,
+	.vcpu_free = fake_vcpu_free,
+	.run = fake_run,
+	.kick = fake_kick,
+	.irq = fake_irq,
+	.load = fake_load,
+	.store = fake_store,
+	.tsc = fake_tsc,
+};
+
+/* --- what guests do --- */
+
+static void out(struct guest *g, uint16_t port, uint32_t v, unsigned size)
+{
+	bus_write(g->env->bus, BUS_PIO, port, v, size);
+}
+
+static uint32_t in(struct guest *g, uint16_t port, unsigned size)
+{
+	return (uint32_t)bus_read(g->env->bus, BUS_PIO, port, size);
+}
+
+static int power_off(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	out(g, PORT_PM_CNT, 5 << 10 | 1 << 13, 2);
+	return 0;
+}
+
+static int reset(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	g->state.gpr[X86_RAX] = 0x1234;
+	out(g, PORT_RESET, 6, 1);
+	return 0;
+}
+
+static int stay(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	return 0;
+}
+
+static int triple_fault(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	g->state.gpr[X86_RBX] = 0x5678;
+	*why = VCPU_SHUTDOWN;
+	return 0;
+}
+
+static int break_down(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	return err_set(e, EIO, "the engine is on fire");
+}
+
+static int debug_exit(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	out(g, PORT_DEBUG_EXIT, 0x21, 1);
+	return power_off(g, why, e);
+}
+
+/* --- the machine --- */
+
+static char kernel[] = "/tmp/holon-machine-test-XXXXXX";
+static struct machine_result result;
+static struct err err;
+
+static int make_kernel(void **state)
+{
+	const uint32_t magic = 0x1badb002, flags = 0x10000;
+	const uint32_t image[] = {magic,    flags, -(magic + flags), 0x100000, 0x100000, 0x100024,
+				  0x100024, ENTRY, 0xf4f4f4f4};
+	int fd = mkstemp(kernel);
+
+	if (fd < 0 || write(fd, image, sizeof image) != sizeof image)
+		return -1;
+	return close(fd);
+}
+
+static int remove_kernel(void **state)
+{
+	return unlink(kernel);
+}
+
+static struct machine *machine_with(struct machine_config c)
+{
+	struct machine *m;
+
+	c.name = "test";
+	c.engine = ENGINE_JIT;
+	c.cpus = 1;
+	c.memory_bytes = MIB(16);
+	c.kernel = kernel;
+	if (machine_new(&m, &c, &err) < 0)
+		fail_msg("%s", err.text);
+	return m;
+}
+
+static enum machine_end run(guest_code *what, struct machine_config c)
+{
+	struct machine *m;
+	int r;
+
+	code = what;
+	incarnations = 0;
+	m = machine_with(c);
+	r = machine_run(m, &result, &err);
+	machine_free(m);
+	assert_true(r == 0 || result.end == END_ERROR);
+	return result.end;
+}
+
+#define RUN(what, ...) run(what, (struct machine_config){__VA_ARGS__})
+
+static void a_guest_powers_off(void **state)
+{
+	assert_int_equal(RUN(power_off), END_POWER_OFF);
+	assert_int_equal(incarnations, 1);
+}
+
+static void a_reset_can_be_the_end(void **state)
+{
+	assert_int_equal(RUN(reset, .no_reboot = true), END_RESET);
+	assert_int_equal(result.state.gpr[X86_RAX], 0x1234);
+	assert_int_equal(result.state.rip, ENTRY);
+}
+
+static int reset_once(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	uint32_t mark = 0;
+
+	assert_int_equal(mem_read(g->env->mem, MARK_GPA, &mark, sizeof mark), 0);
+	assert_int_equal(mark, 0);
+	assert_int_equal(g->state.gpr[X86_RAX], 0x2badb002);
+	mark = 1;
+	assert_int_equal(mem_write(g->env->mem, MARK_GPA, &mark, sizeof mark), 0);
+	return incarnations == 1 ? reset(g, why, e) : power_off(g, why, e);
+}
+
+static void a_reset_starts_afresh(void **state)
+{
+	assert_int_equal(RUN(reset_once), END_POWER_OFF);
+	assert_int_equal(incarnations, 2);
+}
+
+static void a_triple_fault_is_the_end(void **state)
+{
+	assert_int_equal(RUN(triple_fault), END_TRIPLE_FAULT);
+	assert_int_equal(result.value, 0);
+	assert_int_equal(result.state.gpr[X86_RBX], 0x5678);
+}
+
+static void an_engine_failure_is_an_error(void **state)
+{
+	assert_int_equal(RUN(break_down), END_ERROR);
+	assert_non_null(strstr(err.text, "on fire"));
+}
+
+static void debug_exit_is_there_when_asked_for(void **state)
+{
+	assert_int_equal(RUN(debug_exit, .debug_exit = true), END_DEBUG_EXIT);
+	assert_int_equal(result.value, 0x21);
+	assert_int_equal(RUN(debug_exit), END_POWER_OFF);
+}
+
+static void *stop_soon(void *m)
+{
+	nap();
+	machine_stop(m);
+	return NULL;
+}
+
+static void it_can_be_stopped_from_outside(void **state)
+{
+	struct machine *m;
+	pthread_t other;
+
+	code = stay;
+	m = machine_with((struct machine_config){0});
+	pthread_create(&other, NULL, stop_soon, m);
+	assert_int_equal(machine_run(m, &result, &err), 0);
+	pthread_join(other, NULL);
+	assert_int_equal(result.end, END_STOPPED);
+	machine_free(m);
+}
+
+static void it_can_be_freed_without_a_run(void **state)
+{
+	machine_free(machine_with((struct machine_config){0}));
+	machine_free(NULL);
+}
+
+static int power_off_by_button(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	out(g, PORT_PM_EVT + 2, 0x100, 2);
+	while (!(in(g, PORT_PM_EVT, 2) & 0x100))
+		nap();
+	return power_off(g, why, e);
+}
+
+static void *press_when_armed(void *m)
+{
+	while (!machine_power_button_armed(m))
+		nap();
+	machine_power_button(m);
+	return NULL;
+}
+
+static void the_power_button_reaches_the_guest(void **state)
+{
+	struct machine *m;
+	pthread_t other;
+
+	code = power_off_by_button;
+	m = machine_with((struct machine_config){0});
+	pthread_create(&other, NULL, press_when_armed, m);
+	assert_int_equal(machine_run(m, &result, &err), 0);
+	pthread_join(other, NULL);
+	assert_int_equal(result.end, END_POWER_OFF);
+	machine_free(m);
+}
+
+/* --- two at once --- */
+
+struct printed {
+	struct byte_sink sink;
+	char text[64];
+	uint32_t len;
+};
+
+static void print(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
+{
+	struct printed *p = container_of(s, struct printed, sink);
+
+	assert_true(p->len + len < sizeof p->text);
+	memcpy(p->text + p->len, bytes, len);
+	p->len += len;
+}
+
+static atomic_int speakers;
+
+static int speak_together(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	uint8_t me = (uint8_t)('a' + atomic_fetch_add(&speakers, 1));
+
+	while (speakers < 2)
+		nap();
+	for (int i = 0; i < 10; i++)
+		out(g, PORT_COM1, me, 1);
+	return power_off(g, why, e);
+}
+
+static void *run_one(void *printed)
+{
+	struct printed *p = printed;
+	struct machine_result r;
+	struct machine *m;
+
+	p->sink.put = print;
+	m = machine_with((struct machine_config){.serial_out = &p->sink});
+	assert_int_equal(machine_run(m, &r, &err), 0);
+	assert_int_equal(r.end, END_POWER_OFF);
+	machine_free(m);
+	return NULL;
+}
+
+static void two_machines_run_in_one_process(void **state)
+{
+	struct printed p[2] = {0};
+	pthread_t thread[2];
+
+	code = speak_together;
+	speakers = 0;
+	for (int i = 0; i < 2; i++)
+		pthread_create(&thread[i], NULL, run_one, &p[i]);
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(p[i].len, 10);
+		assert_int_equal(strspn(p[i].text, (char[]){p[i].text[0], 0}), 10);
+	}
+	assert_int_not_equal(p[0].text[0], p[1].text[0]);
+}
+
+/* --- interrupts --- */
+
+#define LAPIC_EOI      0xb0
+#define LAPIC_SPURIOUS 0xf0
+#define LAPIC_LINT0    0x350
+
+static int await_vector(struct guest *g)
+{
+	struct lapic_port *l = g->vcpu.lapic;
+
+	for (int i = 0; i < 20000; i++) {
+		if (l->ops->pending(l))
+			return l->ops->ack(l);
+		nap();
+	}
+	return -1;
+}
+
+static void ioapic_entry(struct guest *g, unsigned pin, uint32_t low)
+{
+	bus_write(g->env->bus, BUS_MMIO, IOAPIC_BASE, 0x10 + 2 * pin, 4);
+	bus_write(g->env->bus, BUS_MMIO, IOAPIC_BASE + 0x10, low, 4);
+}
+
+static void enable_lapic(struct guest *g)
+{
+	g->vcpu.lapic->ops->mmio_write(g->vcpu.lapic, LAPIC_SPURIOUS, 0x1ff);
+}
+
+static void serial_interrupt_on(struct guest *g)
+{
+	out(g, PORT_COM1 + 4, 0x08, 1); /* MCR: OUT2, which gates the line */
+	out(g, PORT_COM1 + 1, 0x02, 1); /* IER: transmitter empty */
+}
+
+static void timer_shot(struct guest *g)
+{
+	out(g, PORT_PIT + 3, 0x30, 1); /* channel 0, both bytes, mode 0 */
+	out(g, PORT_PIT, 0x10, 1);
+	out(g, PORT_PIT, 0x00, 1);
+}
+
+static int seen[2];
+
+static int take_ioapic_interrupts(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	enable_lapic(g);
+	out(g, PORT_PIC1 + 1, 0xff, 1); /* all masked: LINT0 may be open, as firmware leaves it */
+	ioapic_entry(g, 2, 0x41);
+	timer_shot(g);
+	seen[0] = await_vector(g);
+	g->vcpu.lapic->ops->mmio_write(g->vcpu.lapic, LAPIC_EOI, 0);
+	ioapic_entry(g, IRQ_COM1, 0x52);
+	serial_interrupt_on(g);
+	seen[1] = await_vector(g);
+	return power_off(g, why, e);
+}
+
+static void irq0_is_on_pin_2_and_others_on_their_own(void **state)
+{
+	assert_int_equal(RUN(take_ioapic_interrupts), END_POWER_OFF);
+	assert_int_equal(seen[0], 0x41);
+	assert_int_equal(seen[1], 0x52);
+}
+
+static int take_pic_interrupt(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	enable_lapic(g);
+	g->vcpu.lapic->ops->mmio_write(g->vcpu.lapic, LAPIC_LINT0, 0x700); /* ExtINT */
+	out(g, PORT_PIC1, 0x11, 1);
+	out(g, PORT_PIC1 + 1, 0x30, 1);
+	out(g, PORT_PIC1 + 1, 0x04, 1);
+	out(g, PORT_PIC1 + 1, 0x01, 1);
+	out(g, PORT_PIC1 + 1, 0xef, 1); /* all but IRQ 4 masked */
+	serial_interrupt_on(g);
+	seen[0] = await_vector(g);
+	return power_off(g, why, e);
+}
+
+static void the_pic_interrupts_through_lint0(void **state)
+{
+	assert_int_equal(RUN(take_pic_interrupt), END_POWER_OFF);
+	assert_int_equal(seen[0], 0x30 + IRQ_COM1);
+}
+
+/* --- refusals --- */
+
+static void bad_configs_are_refused(void **state)
+{
+	const struct machine_config good = {
+		.engine = ENGINE_JIT, .cpus = 1, .memory_bytes = MIB(16), .kernel = kernel};
+	struct machine_config c;
+	struct machine *m = NULL;
+
+	c = good, c.kernel = "/nonexistent";
+	assert_int_equal(machine_new(&m, &c, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "/nonexistent"));
+	c = good, c.cpus = 2;
+	assert_int_equal(machine_new(&m, &c, &err), -ENOTSUP);
+	c = good, c.cpus = 0;
+	assert_true(machine_new(&m, &c, &err) < 0);
+	c = good, c.memory_bytes = KIB(64);
+	assert_true(machine_new(&m, &c, &err) < 0);
+	assert_null(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_guest_powers_off),
+		cmocka_unit_test(a_reset_can_be_the_end),
+		cmocka_unit_test(a_reset_starts_afresh),
+		cmocka_unit_test(a_triple_fault_is_the_end),
+		cmocka_unit_test(an_engine_failure_is_an_error),
+		cmocka_unit_test(debug_exit_is_there_when_asked_for),
+		cmocka_unit_test(it_can_be_stopped_from_outside),
+		cmocka_unit_test(it_can_be_freed_without_a_run),
+		cmocka_unit_test(the_power_button_reaches_the_guest),
+		cmocka_unit_test(two_machines_run_in_one_process),
+		cmocka_unit_test(irq0_is_on_pin_2_and_others_on_their_own),
+		cmocka_unit_test(the_pic_interrupts_through_lint0),
+		cmocka_unit_test(bad_configs_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, make_kernel, remove_kernel);
+}

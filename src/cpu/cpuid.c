@@ -443,7 +443,8 @@ int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 
 	if (o->cpus < 1 || o->cpus > 255)
 		return err_set(e, EINVAL, "%u CPUs: 1 to 255 are possible", o->cpus);
-	if (__get_cpuid_max(0, NULL) < 0xd || __get_cpuid_max(0x80000000, NULL) < 0x80000008)
+	if ((unsigned)__get_cpuid_max(0, NULL) < 0xd ||
+	    (unsigned)__get_cpuid_max(0x80000000, NULL) < 0x80000008)
 		return err_set(e, ENOTSUP, "this processor is too old: no CPUID leaf 0xd");
 	memset(t, 0, sizeof *t);
 	t->tsc_hz = o->tsc_hz ? o->tsc_hz : host_tsc_hz();

@@ -393,7 +393,7 @@ static void parse_fields(struct state *s, const struct section *x)
 
 static void begin_reading(struct state *s)
 {
-	struct section x = { 0 };
+	struct section x = {0};
 
 	if (!find_section(s, &x))
 		return;
@@ -497,12 +497,12 @@ static void field(struct state *s, const char *name, enum field_type type, void 
 
 void state_bool(struct state *s, const char *name, bool *v)
 {
-	uint8_t byte = *v;
+	uint8_t byte = s->mode == READING ? 0 : *v;
 
 	field(s, name, FIELD_BOOL, &byte, 1, NULL);
 	if (byte > 1)
 		fail(s, EBADMSG, "field '%s' is neither true nor false", name);
-	else
+	else if (s->mode == READING && !s->failed)
 		*v = byte;
 }
 

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pty
-import select
 import signal
 import socket
 import subprocess
@@ -16,11 +15,10 @@ import time
 import unittest
 
 import guests
+import harness
+from harness import ENGINE, ENGINE_WORDS, PATIENCE, read_until
 
 HOLON = COMPLETION = None
-PATIENCE = 60  # seconds; only a hang comes near
-ENGINE = os.environ.get("HOLON_TEST_ENGINE", "jit")
-ENGINE_WORDS = ["--engine", ENGINE] + (["--force"] if ENGINE == "kvm" else [])
 
 
 def holon(*words, **kw):
@@ -121,58 +119,20 @@ class Words(unittest.TestCase):
         self.assertEqual(complete("holon", "help", "ver"), ["version"])
 
 
-class Guest:
-    """A guest running under holon, with pipes or descriptors of the caller's."""
-
+class Guest(harness.Guest):
     def __init__(self, image, *words, **kw):
-        self.file = tempfile.NamedTemporaryFile(suffix=".guest")
-        self.file.write(image)
-        self.file.flush()
-        kw.setdefault("stdin", subprocess.PIPE)
-        kw.setdefault("stdout", subprocess.PIPE)
-        kw.setdefault("stderr", subprocess.PIPE)
-        self.p = subprocess.Popen([HOLON, "run", *ENGINE_WORDS, "--memory", "16M", "--kernel",
-                                   self.file.name, *words], **kw)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        if self.p.poll() is None:
-            self.p.kill()
-            self.p.wait()
-        for f in self.p.stdin, self.p.stdout, self.p.stderr:
-            if f:
-                try:
-                    f.close()
-                except BrokenPipeError:
-                    pass
-        self.file.close()
-
-    def status(self):
-        return self.p.wait(timeout=PATIENCE)
+        super().__init__(HOLON, image, *words, **kw)
 
     def until_up(self):
-        return read_until(self.p.stdout.fileno(), b"up\r\n")
-
-
-def read_until(fd, what):
-    got, deadline = b"", time.monotonic() + PATIENCE
-    while what not in got:
-        ready = select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]
-        piece = os.read(fd, 4096) if ready else b""
-        if not piece:
-            raise AssertionError(f"{what!r} did not come, but {got!r}")
-        got += piece
-    return got
+        return self.until(b"up\r\n")
 
 
 class Life(unittest.TestCase):
     def ends(self, image, *words, status):
         with Guest(image, *words) as g:
-            out, err = g.p.communicate(timeout=PATIENCE)
-            self.assertEqual(g.p.returncode, status, (out, err))
-            return out.decode(), err.decode()
+            got, out, err = g.ends()
+            self.assertEqual(got, status, (out, err))
+            return out, err
 
     def test_power_off(self):
         self.assertEqual(self.ends(guests.power_off, status=0), ("", ""))
@@ -260,14 +220,12 @@ class Pipes(unittest.TestCase):
         text = bytes(range(0x20, 0x71)) * 40
         with Guest(guests.echo) as g:
             g.until_up()
-            g.p.stdin.write(text.replace(b"q", b""))
-            g.p.stdin.flush()
+            g.say(text.replace(b"q", b""))
             got = b""
             while len(got) < len(text):
                 got += os.read(g.p.stdout.fileno(), 4096)
             self.assertEqual(got, text)
-            g.p.stdin.write(b"q")
-            g.p.stdin.flush()
+            g.say(b"q")
             self.assertEqual(g.status(), 0)
 
     def test_end_of_input_leaves_the_guest_running(self):

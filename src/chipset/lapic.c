@@ -708,9 +708,11 @@ struct irq_line *lapic_nmi_line(struct lapic *l)
 	return &l->nmi_line;
 }
 
-/* LINT0 rose. Called with the PIC's lock held: only looks at ours. */
+/* Called with the PIC's lock held; pending() takes none. */
 void lapic_extint_changed(struct lapic *l)
 {
+	if (!l->env.extint || !l->env.extint->pending(l->env.extint))
+		return;
 	lapic_lock(l);
 	if (lint0_open(l))
 		l->todo.wake = true;

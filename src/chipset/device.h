@@ -57,8 +57,9 @@ struct device_type {
 	const char *name; /* in configs, logs, and as snapshot section name */
 	int (*new)(struct device **out, const struct device_env *env, struct err *e);
 	void (*reset)(struct device *d);
-	void (*state)(struct device *d, struct state *s); /* save, load, show */
-	void (*free)(struct device *d);                   /* accepts NULL */
+	/* Save, load, show. A device whose loading failed is good for nothing but free. */
+	void (*state)(struct device *d, struct state *s);
+	void (*free)(struct device *d); /* accepts NULL */
 };
 
 struct device {

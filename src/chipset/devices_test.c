@@ -1,0 +1,248 @@
+/* devices_test: what every device model in device_types[] must do with its state. A
+ * device is brought into a random state by random accesses, saved, loaded into a fresh
+ * one, and saved again; and its saved bytes are cut and changed. */
+#include "chipset/chipset.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/test.h"
+#include "chipset/test_board.h"
+#include "state/crc32.h"
+
+#define SEEDS      40
+#define SCRIBBLES  300
+#define FLIP_SEEDS 4
+#define STEP_NS    20000000ull
+
+/* All ports and the pages that the devices answer at. */
+static const struct {
+	enum bus_space space;
+	uint64_t base;
+	unsigned len;
+} places[] = {
+	{BUS_PIO, PORT_PIC1, 2},
+	{BUS_PIO, PORT_PIC2, 2},
+	{BUS_PIO, PORT_ELCR, 2},
+	{BUS_PIO, PORT_PIT, 4},
+	{BUS_PIO, PORT_SPEAKER, 1},
+	{BUS_PIO, PORT_I8042, 5},
+	{BUS_PIO, 0x92, 1},
+	{BUS_PIO, PORT_RTC, 2},
+	{BUS_PIO, PORT_COM1, 8},
+	{BUS_PIO, PORT_DEBUG_EXIT, 1},
+	{BUS_PIO, PORT_PM_EVT, 12},
+	{BUS_PIO, PORT_PCI_CONFIG, 8},
+	{BUS_MMIO, IOAPIC_BASE, 0x44},
+	{BUS_MMIO, ECAM_BASE, 0x100},
+};
+
+static void any_input(struct device *d, unsigned r)
+{
+	uint8_t byte = r >> 8;
+
+	if (d->type == &pic_type)
+		irq_set(pic_input(d, r % 16), r & 0x100);
+	else if (d->type == &ioapic_type)
+		irq_set(ioapic_input(d, r % IOAPIC_PINS), r & 0x100);
+	else if (d->type == &uart_type)
+		(void)uart_input(d, &byte, 1);
+	else if (d->type == &pm_type && r % 16 == 0)
+		pm_power_button(d);
+}
+
+/* Random accesses, inputs and steps of time. */
+static void scribble(struct test_board *b, struct device *d, unsigned *seed)
+{
+	for (unsigned i = 0; i < SCRIBBLES; i++) {
+		unsigned p = rand_r(seed) % ARRAY_SIZE(places), size = 1u << rand_r(seed) % 3;
+		uint64_t at = places[p].base + rand_r(seed) % places[p].len;
+
+		bus_write(b->bus, places[p].space, at, rand_r(seed), size);
+		at = places[p].base + rand_r(seed) % places[p].len;
+		(void)bus_read(b->bus, places[p].space, at, size);
+		any_input(d, rand_r(seed));
+		if (rand_r(seed) % 8 == 0)
+			board_advance(b, rand_r(seed) % STEP_NS);
+	}
+}
+
+static void walk(struct state *s, struct device *d)
+{
+	state_begin(s, d->type->name, d->instance);
+	d->type->state(d, s);
+	state_end(s);
+}
+
+/* A copy of d's saved bytes, from malloc. */
+static uint8_t *save(struct device *d, size_t *len)
+{
+	struct state *s = state_writer();
+	const void *bytes;
+	uint8_t *copy;
+
+	walk(s, d);
+	assert_int_equal(state_result(s, NULL), 0);
+	bytes = state_written(s, len);
+	copy = malloc(*len);
+	memcpy(copy, bytes, *len);
+	state_free(s);
+	return copy;
+}
+
+static int load(struct device *d, const uint8_t *bytes, size_t len)
+{
+	struct state *s = state_reader(bytes, len);
+	int r;
+
+	walk(s, d);
+	r = state_result(s, NULL);
+	state_free(s);
+	return r;
+}
+
+/* The bytes of a device of that type in a random state; *now is its clock. */
+static uint8_t *random_state(const struct device_type *t, unsigned seed, uint64_t *now, size_t *len)
+{
+	struct test_board b;
+	struct device *d;
+	uint8_t *bytes;
+
+	board_init(&b);
+	d = board_add(&b, t);
+	scribble(&b, d, &seed);
+	bytes = save(d, len);
+	*now = b.clock.now_ns;
+	t->free(d);
+	board_done(&b);
+	return bytes;
+}
+
+static void loads_and_saves_the_same_bytes(const struct device_type *t, unsigned seed)
+{
+	struct test_board b;
+	struct device *d;
+	uint64_t now;
+	size_t len, len2;
+	uint8_t *bytes = random_state(t, seed, &now, &len), *again;
+
+	board_init(&b);
+	b.clock.now_ns = now;
+	d = board_add(&b, t);
+	assert_int_equal(load(d, bytes, len), 0);
+	again = save(d, &len2);
+	assert_int_equal(len, len2);
+	assert_memory_equal(bytes, again, len);
+	free(again);
+	free(bytes);
+	t->free(d);
+	board_done(&b);
+}
+
+static void every_device_saves_what_it_loaded(void **state)
+{
+	for (unsigned i = 0; device_types[i]; i++)
+		for (unsigned seed = 1; seed <= SEEDS; seed++)
+			loads_and_saves_the_same_bytes(device_types[i], seed);
+}
+
+/* Loads damaged bytes into a fresh device; one that took them must live on. */
+static int load_damaged(const struct device_type *t, const uint8_t *bytes, size_t len, uint64_t now,
+			bool go_on)
+{
+	struct test_board b;
+	struct device *d;
+	unsigned seed = len;
+	int r;
+
+	board_init(&b);
+	b.clock.now_ns = now;
+	d = board_add(&b, t);
+	r = load(d, bytes, len);
+	if (go_on && r == 0)
+		scribble(&b, d, &seed);
+	t->free(d);
+	board_done(&b);
+	return r;
+}
+
+static void every_device_refuses_cut_bytes(void **state)
+{
+	for (unsigned i = 0; device_types[i]; i++) {
+		uint64_t now;
+		size_t len;
+		uint8_t *bytes = random_state(device_types[i], 1, &now, &len);
+
+		for (size_t cut = 0; cut < len; cut += 1 + len / 500) {
+			uint8_t *exact = malloc(cut ? cut : 1); /* so that a sanitizer sees */
+
+			memcpy(exact, bytes, cut);
+			assert_int_not_equal(load_damaged(device_types[i], exact, cut, now, false),
+					     0);
+			free(exact);
+		}
+		free(bytes);
+	}
+}
+
+static void every_device_refuses_flipped_bytes(void **state)
+{
+	for (unsigned i = 0; device_types[i]; i++) {
+		uint64_t now;
+		size_t len;
+		uint8_t *bytes = random_state(device_types[i], 1, &now, &len);
+
+		for (size_t at = 0; at < len; at += 1 + len / 500) {
+			bytes[at] ^= 0x10;
+			assert_int_not_equal(load_damaged(device_types[i], bytes, len, now, false),
+					     0);
+			bytes[at] ^= 0x10;
+		}
+		free(bytes);
+	}
+}
+
+/* As a malicious writer would: makes the section's checksum right (docs/snapshot-format.md). */
+static void fix_checksum(uint8_t *bytes, size_t len)
+{
+	size_t at = 1 + bytes[0] + 8;
+	uint32_t crc = crc32_update(0, bytes, at);
+
+	store_le(bytes + at, crc32_update(crc, bytes + at + 4, len - at - 4), 4);
+}
+
+static void every_device_survives_hostile_fields(void **state)
+{
+	static const uint8_t patterns[] = {0xff, 0x80, 0x01};
+
+	for (unsigned i = 0; device_types[i]; i++) {
+		for (unsigned seed = 1; seed <= FLIP_SEEDS; seed++) {
+			uint64_t now;
+			size_t len;
+			uint8_t *bytes = random_state(device_types[i], seed, &now, &len);
+			size_t fields = 1 + bytes[0] + 12;
+
+			for (size_t at = fields; at < len; at += 1 + len / 200) {
+				uint8_t old = bytes[at];
+
+				bytes[at] ^= patterns[at % ARRAY_SIZE(patterns)];
+				fix_checksum(bytes, len);
+				(void)load_damaged(device_types[i], bytes, len, now, true);
+				bytes[at] = old;
+			}
+			free(bytes);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_device_saves_what_it_loaded),
+		cmocka_unit_test(every_device_refuses_cut_bytes),
+		cmocka_unit_test(every_device_refuses_flipped_bytes),
+		cmocka_unit_test(every_device_survives_hostile_fields),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

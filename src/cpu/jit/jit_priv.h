@@ -17,6 +17,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdnoreturn.h>
 
 #include "cpu/engine.h"
@@ -32,8 +33,8 @@ enum jit_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC /* SMAP off by EFLAGS.AC */, 
  * no gva of this slot can hit. */
 struct jit_tlb_entry {
 	uint64_t tag_read, tag_write;
-	uint64_t hva;  /* host address of the page */
-	uint64_t gpa;  /* of the page; bit 0: global, bit 1: part of a large page */
+	uint64_t hva; /* host address of the page */
+	uint64_t gpa; /* of the page; bit 0: global, bit 1: part of a large page */
 };
 
 struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's middle */
@@ -42,20 +43,34 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 
 /* What block translation depends on, besides the page. Blocks of another mode are not
  * found. */
-#define MODE_USER 0x0001u    /* CPL 3 */
-#define MODE_CODE64 0x0002u  /* CS.L under LMA */
-#define MODE_CODE32 0x0004u  /* CS.D; neither: 16-bit */
+#define MODE_USER    0x0001u /* CPL 3 */
+#define MODE_CODE64  0x0002u /* CS.L under LMA */
+#define MODE_CODE32  0x0004u /* CS.D; neither: 16-bit */
 #define MODE_STACK32 0x0008u /* SS.B (ignored in 64-bit) */
-#define MODE_SEGS 0x0010u    /* CS/DS/ES/SS are not all flat: bases, limits, types are checked */
-#define MODE_AC 0x0020u      /* supervisor with SMAP overridden */
-#define MODE_NOFPU 0x0040u   /* CR0.EM or TS: x87 traps #NM (see helper for SSE) */
-#define MODE_NOSSE 0x0080u   /* CR0.EM, or no CR4.OSFXSR: SSE is #UD */
-#define MODE_AVX 0x0100u     /* CR4.OSXSAVE and XCR0 allow AVX */
-#define MODE_AVX512 0x0200u
-#define MODE_STEP 0x0400u    /* one instruction, memory through the bounce buffer */
-#define MODE_REAL 0x0800u    /* real or virtual-8086 mode */
-#define MODE_ALIGN 0x1000u   /* alignment checks on */
-#define MODE_PAGING 0x2000u
+#define MODE_SEGS    0x0010u /* CS/DS/ES/SS are not all flat: bases, limits, types are checked */
+#define MODE_AC      0x0020u /* supervisor with SMAP overridden */
+#define MODE_NOFPU   0x0040u /* CR0.EM or TS: x87 traps #NM (see helper for SSE) */
+#define MODE_NOSSE   0x0080u /* CR0.EM, or no CR4.OSFXSR: SSE is #UD */
+#define MODE_AVX     0x0100u /* CR4.OSXSAVE and XCR0 allow AVX */
+#define MODE_AVX512  0x0200u
+#define MODE_STEP    0x0400u /* one instruction, memory through the bounce buffer */
+#define MODE_REAL    0x0800u /* real or virtual-8086 mode */
+#define MODE_ALIGN   0x1000u /* alignment checks on */
+#define MODE_PAGING  0x2000u
+#define MODE_EM      0x4000u /* CR0.EM: MMX is #UD */
+#define MODE_NOWAIT  0x8000u /* CR0.TS and MP: WAIT is #NM */
+
+/* Instruction TLB: a guest-virtual code page maps to slot (gva >> 12) % size. Each pair of
+ * (gva page, gpa page, mode) that ever ran has an id; the guard at a block's entry compares
+ * the slot's id with its own page's. */
+#define JIT_ITLB_SIZE 512u
+
+/* Indirect branch targets: slot is the target's low bits. */
+#define JIT_JUMP_SIZE 4096u
+struct jit_jump {
+	uint64_t gva;
+	const void *code; /* the block's guarded entry */
+};
 
 struct jit_vm;
 
@@ -70,24 +85,33 @@ struct jit_cpu {
 	struct jit_tlb_row tlb[JIT_TLB_SIZE];
 
 	struct jit_cpu *self;
-	struct x86_state st;  /* gpr[] holds the guest's registers outside translated code */
-	uint16_t flags;       /* arithmetic flags, packed as LAHF;SETO AL leaves AX (jit_flags_*) */
+	struct x86_state st; /* gpr[] holds the guest's registers outside translated code */
+	uint16_t flags;      /* arithmetic flags, packed as LAHF;SETO AL leaves AX (jit_flags_*) */
 	_Atomic uint32_t attention; /* nonzero: translated code leaves for the run loop */
 	_Atomic bool kicked, irq_hint;
-	uint32_t mode;        /* MODE_*: derived from st by jit_mode_update() */
-	enum jit_mmu mmu;     /* likewise */
-	bool fpu_live;        /* the guest's vector state is in the host registers */
-	bool delivering;      /* an event is being delivered (6.15, double faults) ... */
+	uint32_t mode;            /* MODE_*: derived from st by jit_mode_update() */
+	enum jit_mmu mmu;         /* likewise */
+	bool fpu_live;            /* the guest's vector state is in the host registers */
+	bool delivering;          /* an event is being delivered (6.15, double faults) ... */
 	uint8_t delivering_class; /* ... of this class (deliver.c) */
 	struct jit_exception exc; /* under delivery or raised */
-	uint64_t tsc_offset;
-	uint64_t ea;          /* memory operand of the helper being called: offset in ... */
-	uint8_t ea_seg;       /* ... this segment (enum x86_sreg) */
+	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
+	uint8_t phys_bits;        /* physical address width that CPUID offers */
+	bool gib_pages;           /* CPUID offers 1G pages */
+	uint64_t ea;              /* memory operand of the helper being called: offset in ... */
+	uint8_t ea_seg;           /* ... this segment (enum x86_sreg) */
 
 	struct vcpu vcpu;
 	struct jit_vm *vm;
 	const struct engine_env *env;
-	struct jit_priv *p;   /* core.c's own */
+	struct jit_priv *p; /* core.c's own, out of translated code's reach */
+
+	/* Translated code's own; see docs/jit.md. */
+	uint64_t tmp[4];                    /* scratch within one guest instruction */
+	uint64_t host_rsp;                  /* stack pointer of jit_enter's frame */
+	uint32_t itlb_id[3][JIT_ITLB_SIZE]; /* id of the code page mapped there; 0: none */
+	struct jit_jump jump[3][JIT_JUMP_SIZE];
+	uint8_t bounce[256] __attribute__((aligned(64))); /* an operand that is not plain RAM */
 };
 
 /* --- flags: six arithmetic bits in jc->flags, the rest in st.rflags (whose arithmetic
@@ -104,10 +128,10 @@ static inline void jit_flags_set_arith(struct jit_cpu *c, uint32_t rflags)
 }
 
 /* --- core.c: leaving helpers --- */
-noreturn void jit_raise(struct jit_cpu *c, enum x86_vector v);              /* no error code */
+noreturn void jit_raise(struct jit_cpu *c, enum x86_vector v); /* no error code */
 noreturn void jit_raise_err(struct jit_cpu *c, enum x86_vector v, uint32_t error);
 noreturn void jit_raise_pf(struct jit_cpu *c, uint64_t gva, uint32_t error); /* sets CR2 */
-noreturn void jit_shutdown(struct jit_cpu *c);                              /* triple fault */
+noreturn void jit_shutdown(struct jit_cpu *c);                               /* triple fault */
 
 /* Saves the guest's vector state to st.xsave if it is live in the host registers, and gives
  * C code a clean FPU. It is restored at the next entry. */
@@ -189,11 +213,11 @@ typedef void jit_helper(struct jit_cpu *c, uint64_t arg);
 
 /* arg layout used by all: bits 0-7 instruction length; 8-15 operand size in bytes;
  * 16-23, 24-31 register numbers or as named; 32-63 immediate or as named. */
-#define ARG_LEN(a) ((unsigned)((a)&0xff))
+#define ARG_LEN(a)  ((unsigned)((a)&0xff))
 #define ARG_SIZE(a) ((unsigned)((a) >> 8 & 0xff))
-#define ARG_R1(a) ((unsigned)((a) >> 16 & 0xff))
-#define ARG_R2(a) ((unsigned)((a) >> 24 & 0xff))
-#define ARG_IMM(a) ((uint32_t)((a) >> 32))
+#define ARG_R1(a)   ((unsigned)((a) >> 16 & 0xff))
+#define ARG_R2(a)   ((unsigned)((a) >> 24 & 0xff))
+#define ARG_IMM(a)  ((uint32_t)((a) >> 32))
 
 #define ARG_MEM 0xff /* in ARG_R2: the r/m operand is in memory, at ea_seg:ea (not yet checked) */
 

@@ -1,0 +1,144 @@
+/* cache: translated code and what it was made from. One per VM.
+ *
+ * Code memory is one memfd mapped twice, writable here and executable there (delta apart),
+ * never both through one mapping. Hot code grows from the start, cold code (slow paths)
+ * from the middle. When either half is full, everything is thrown away (jit_cache_flush):
+ * no code memory is ever reused in between, so a dead block's memory stays safe to run into.
+ *
+ * A code page is a pair (guest-virtual page, guest-physical page) in one mode; it owns the
+ * blocks translated from it, and its id is what guards compare. Physical pages with code
+ * know their code pages and, in 64-byte chunks, where code lies; the soft TLB gives no
+ * direct write access to them.
+ *
+ * Edges are direct jumps from block to block. An unlinked edge leads to its stub, which
+ * asks the run loop for its target.
+ *
+ * Used by the vCPU's thread (one vCPU per VM so far). */
+#pragma once
+
+#include "cpu/jit/emit.h"
+#include "cpu/jit/jit_priv.h"
+
+#define EDGE_MAX    16 /* of one block */
+#define BLOCK_INSNS 64 /* guest instructions of one block at most */
+
+/* Where the guest's arithmetic flags are. Both may hold. */
+enum { FLAGS_HOST = 1, FLAGS_SLOT = 2 };
+
+struct jit_edge {
+	struct jit_block *from, *to; /* to: NULL while unlinked */
+	struct jit_edge *next_in;    /* other edges into to */
+	uint64_t target;             /* guest-virtual address */
+	uint8_t *jump;               /* displacement to patch; writable mapping, as the two below */
+	uint8_t *stub;               /* entered with flags in the host */
+	uint8_t *stub_saved;         /* entered with flags in the slot */
+	uint8_t stub_bytes[16];      /* what stood at stub_saved before linking overwrote it */
+	uint8_t flags;               /* FLAGS_* at the jump */
+	bool glued;                  /* linked through the stub (flags had to be saved first) */
+};
+
+/* For each guest instruction that can trap natively: from host to guest. */
+struct jit_site {
+	uint32_t host_off;  /* end of the instruction's host code, from the block's start */
+	uint16_t guest_off; /* of its first byte, from the block's gva */
+	uint8_t flags;      /* FLAGS_* when the copied instruction runs */
+	uint8_t borrow;     /* host register saved in tmp[3] meanwhile, or R_NONE */
+};
+
+struct jit_block {
+	uint64_t gva;
+	struct jit_page *page, *page2; /* page2: where a last instruction that straddles ends */
+	struct jit_block *next;        /* in page's bucket */
+	uint8_t *guard, *entry_s, *entry_h; /* entries, writable mapping */
+	uint8_t *stub_h, *stub_s;           /* exits that look this block's gva up anew */
+	uint8_t *start;                     /* of its hot code */
+	uint32_t hot_len;
+	uint16_t guest_len, sites, edges;
+	bool valid, needs_host_flags; /* entry_h leads straight to the body */
+	struct jit_edge *edge;
+	struct jit_site *site;
+	struct jit_edge *in;
+};
+
+#define PAGE_BUCKETS 64
+struct jit_page {
+	uint64_t gva; /* page-aligned */
+	gpa_t gpa;
+	uint32_t mode, id;
+	struct jit_page *next_hash, *next_phys;
+	struct jit_block *bucket[PAGE_BUCKETS];
+};
+
+struct jit_phys { /* a physical page that code was translated from */
+	struct jit_page *pages;
+	uint64_t chunks; /* bit n: bytes [64 n, 64 n + 64) hold code */
+};
+
+#define STRADDLERS  65536 /* more flush the cache */
+#define HELPERS_MAX 128
+#define PAGE_HASH   4096
+struct jit_cache {
+	uint8_t *rw, *rx;
+	uint64_t bytes;
+	int fd;
+	uint8_t *hot, *cold; /* next free, writable mapping */
+	uint8_t *hot_end, *cold_end;
+	uint8_t *arena, *arena_end, *arena_at; /* blocks, edges, sites, code pages */
+	struct jit_phys **phys;                /* by gpa >> 12 */
+	uint64_t phys_count;
+	struct jit_page *hash[PAGE_HASH];
+	uint32_t next_id;
+	struct jit_block **block; /* in order of start, for jit_cache_find */
+	uint32_t blocks, blocks_max;
+	struct jit_block **straddler; /* blocks with a page2 */
+	uint32_t straddlers;
+	uint64_t flushes, translated, invalidated;
+	/* code made at start-up, kept by flushes (thunks.c) */
+	uint8_t *hot_start, *cold_start;
+	const void *enter, *out, *exit_lookup, *exit_indirect, *exit_edge, *resume;
+	const void *miss, *bounce_in, *bounce_out, *seg_addr, *helper[HELPERS_MAX];
+};
+
+struct xlate;
+struct jit_vm {
+	struct engine_vm base;
+	struct engine_env env;
+	struct jit_cache cache;
+	struct xlate *xlate; /* the translator's working memory */
+	bool isa_ok[512];    /* by ZYDIS_ISA_SET_*: offered to the guest */
+	bool amd; /* near branches take an operand-size prefix in 64-bit mode, as AMD's do */
+};
+
+static inline struct jit_cpu *to_jit(struct vcpu *v)
+{
+	return container_of(v, struct jit_cpu, vcpu);
+}
+
+static inline const void *jit_rx(const struct jit_cache *k, const uint8_t *rw)
+{
+	return rw + (k->rx - k->rw);
+}
+
+WARN_UNUSED int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes,
+			       struct err *e);
+void jit_cache_done(struct jit_cache *k);
+/* Drops all blocks; every jump and instruction TLB must be emptied by the caller. */
+void jit_cache_flush(struct jit_cache *k);
+void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush */
+
+/* The code page for this pair, made when new; NULL when the arena is full. */
+struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode);
+struct jit_block *jit_page_find(const struct jit_page *p, uint64_t gva);
+/* Enters a finished block: it can be found and is tied to the physical bytes it came from. */
+void jit_block_publish(struct jit_cache *k, struct jit_block *b);
+/* The block whose hot code contains pc (executable mapping), or NULL. */
+struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc);
+
+/* Makes e jump to b. */
+void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b);
+
+bool jit_code_on_page(const struct jit_cache *k, gpa_t gpa);
+/* Does [gpa, gpa + len), within a page, touch translated code (to 64 bytes)? */
+bool jit_code_overlaps(const struct jit_cache *k, gpa_t gpa, unsigned len);
+/* Kills the blocks made from bytes in [gpa, gpa + len). Returns how many. */
+unsigned jit_code_invalidate(struct jit_cache *k, gpa_t gpa, unsigned len);

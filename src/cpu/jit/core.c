@@ -1,0 +1,396 @@
+/* core: the run loop. It finds the block for the guest's RIP, enters it, and looks after
+ * what comes back: edges to link, faults to deliver, instructions to step, interrupts, halts.
+ *
+ * jit_leave jumps to the setjmp at the top of the loop from any depth of helpers; nothing in
+ * this frame but the parameters lives across it. */
+#include "cpu/jit/core.h"
+#include "cpu/jit/walk.h"
+
+noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why)
+{
+	c->p->leave = why;
+	__builtin_longjmp(c->p->env, 1);
+}
+
+noreturn void jit_raise(struct jit_cpu *c, enum x86_vector v)
+{
+	c->exc = (struct jit_exception){.vector = (uint8_t)v};
+	jit_leave(c, LEAVE_RAISE);
+}
+
+noreturn void jit_raise_err(struct jit_cpu *c, enum x86_vector v, uint32_t error)
+{
+	c->exc = (struct jit_exception){.vector = (uint8_t)v, .has_error = true, .error = error};
+	jit_leave(c, LEAVE_RAISE);
+}
+
+noreturn void jit_raise_pf(struct jit_cpu *c, uint64_t gva, uint32_t error)
+{
+	c->st.cr2 = gva;
+	jit_raise_err(c, X86_PF, error);
+}
+
+noreturn void jit_shutdown(struct jit_cpu *c)
+{
+	jit_leave(c, LEAVE_SHUTDOWN);
+}
+
+static bool seg_flat(const struct x86_seg *s)
+{
+	return s->base == 0 && s->limit == 0xffffffff && !(s->attr & SEG_UNUSABLE);
+}
+
+/* All four may be addressed without a check: flat, data writable and not expand-down. */
+static bool segs_flat(const struct x86_state *s)
+{
+	static const uint8_t data[] = {X86_SS, X86_DS, X86_ES};
+
+	if (!seg_flat(&s->seg[X86_CS]) || (s->seg[X86_CS].attr & 0xa) != 0xa)
+		return false;
+	for (unsigned i = 0; i < sizeof data; i++)
+		if (!seg_flat(&s->seg[data[i]]) || (s->seg[data[i]].attr & 0xe) != 0x2)
+			return false;
+	return true;
+}
+
+static uint32_t fpu_mode(const struct x86_state *s)
+{
+	uint32_t mode = 0;
+
+	if (s->cr0 & (CR0_EM | CR0_TS))
+		mode |= MODE_NOFPU;
+	if (s->cr0 & CR0_EM)
+		mode |= MODE_EM;
+	if ((s->cr0 & CR0_EM) || !(s->cr4 & CR4_OSFXSR))
+		mode |= MODE_NOSSE;
+	if ((s->cr0 & CR0_TS) && (s->cr0 & CR0_MP))
+		mode |= MODE_NOWAIT;
+	if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & 6) == 6)
+		mode |= MODE_AVX | ((s->xcr0 & XCR0_AVX512) == XCR0_AVX512 ? MODE_AVX512 : 0);
+	return mode;
+}
+
+void jit_mode_update(struct jit_cpu *c)
+{
+	const struct x86_state *s = &c->st;
+	uint32_t mode = fpu_mode(s);
+
+	if (!(s->cr0 & CR0_PE) || (s->rflags & RFLAGS_VM))
+		mode |= MODE_REAL | MODE_SEGS;
+	else if (jit_long_mode(c) && (s->seg[X86_CS].attr & SEG_L))
+		mode |= MODE_CODE64;
+	else
+		mode |= (s->seg[X86_CS].attr & SEG_DB ? MODE_CODE32 : 0) |
+			(segs_flat(s) ? 0 : MODE_SEGS);
+	if (s->seg[X86_SS].attr & SEG_DB)
+		mode |= MODE_STACK32;
+	if (s->cr0 & CR0_PG)
+		mode |= MODE_PAGING;
+	c->mmu = MMU_KERNEL;
+	if (jit_cpl(c) == 3) {
+		mode |= MODE_USER;
+		c->mmu = MMU_USER;
+	} else if ((s->rflags & RFLAGS_AC) && (s->cr4 & CR4_SMAP)) {
+		mode |= MODE_AC;
+		c->mmu = MMU_KERNEL_AC;
+	}
+	c->mode = mode;
+	if (c->p->last_mode[c->mmu] != mode) {
+		jit_jump_clear(c, c->mmu);
+		jit_itlb_clear(c, c->mmu, true);
+		c->p->last_mode[c->mmu] = mode;
+	}
+}
+
+/* ---- from RIP to a block ---- */
+
+static void flush_all(struct jit_cpu *c)
+{
+	jit_cache_flush(&c->vm->cache);
+	for (enum jit_mmu m = 0; m < 3; m++) {
+		jit_jump_clear(c, m);
+		jit_itlb_clear(c, m, true);
+	}
+}
+
+/* The code page that gva is on now; NULL: the cache is full. Raises what a fetch raises. */
+static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode)
+{
+	unsigned slot = (gva >> 12) % JIT_ITLB_SIZE;
+	struct jit_page *page = c->p->itlb_page[c->mmu][slot];
+	struct jit_mapping map;
+	uint32_t error;
+
+	if (c->itlb_id[c->mmu][slot] && page->gva == (gva & ~0xfffull) && page->mode == mode)
+		return page;
+	if (!jit_canonical(c, gva))
+		jit_raise_err(c, X86_GP, 0);
+	if (!jit_walk(c, gva, c->mmu, ACC_FETCH, &map, &error))
+		jit_raise_pf(c, gva, error);
+	if (!mem_span(c->env->mem, map.gpa, 4096))
+		jit_raise(c, X86_UD); /* nothing there to execute */
+	page = jit_page_get(&c->vm->cache, gva, map.gpa, mode);
+	if (page && !(mode & MODE_STEP)) {
+		c->p->itlb_page[c->mmu][slot] = page;
+		c->itlb_id[c->mmu][slot] = page->id;
+		c->p->itlb_global[c->mmu][slot] = map.global;
+	}
+	return page;
+}
+
+/* Where the page has no code yet, a writable soft-TLB entry may exist. */
+static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
+				   uint32_t mode)
+{
+	bool first = !jit_code_on_page(&c->vm->cache, page->gpa);
+	struct jit_block *b;
+
+	jit_fpu_leave(c);
+	b = jit_translate(c, page, gva, mode);
+	if (b && first)
+		jit_tlb_unwrite(c, page->gpa);
+	if (b && b->page2)
+		jit_tlb_unwrite(c, b->page2->gpa);
+	return b;
+}
+
+/* A block that ends on a second page needs that one in the instruction TLB too. */
+static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
+{
+	uint64_t gva = jit_code64(c) ? c->st.rip : (uint32_t)c->st.rip;
+	uint32_t mode = c->mode | extra_mode;
+
+	for (;;) {
+		struct jit_page *page = code_page(c, gva, mode);
+		struct jit_block *b = page ? jit_page_find(page, gva) : NULL;
+
+		if (page && !b)
+			b = translate(c, page, gva, mode);
+		if (b && b->page2 && !extra_mode) {
+			struct jit_page *two = code_page(c, (gva | 0xfff) + 1, mode);
+
+			if (two && two != b->page2) { /* remapped: translate what is there now */
+				jit_code_invalidate(&c->vm->cache, page->gpa | (gva & 0xfff), 1);
+				continue;
+			}
+			if (!two)
+				b = NULL;
+		}
+		if (b)
+			return b;
+		flush_all(c);
+	}
+}
+
+static int enter(struct jit_cpu *c, const uint8_t *entry)
+{
+	int (*go)(const void *) = (int (*)(const void *))c->vm->cache.enter;
+
+	if (!c->fpu_live)
+		jit_fpu_enter(c);
+	return go(jit_rx(&c->vm->cache, entry));
+}
+
+static void run_block(struct jit_cpu *c)
+{
+	struct jit_cache *k = &c->vm->cache;
+	struct jit_block *b = lookup(c, 0);
+
+	for (;;) {
+		struct jit_jump *j = &c->jump[c->mmu][c->st.rip % JIT_JUMP_SIZE];
+		struct jit_edge *e;
+		uint64_t flushes = k->flushes;
+
+		j->gva = b->gva;
+		j->code = jit_rx(k, b->guard);
+		if (enter(c, b->guard) != LEAVE_EDGE)
+			return;
+		e = (struct jit_edge *)c->tmp[3];
+		c->st.rip = e->target;
+		b = lookup(c, 0);
+		if (k->flushes == flushes)
+			jit_edge_link(k, e, b);
+	}
+}
+
+/* ---- one instruction at a time ---- */
+
+static bool breakpoint_at(struct jit_cpu *c, uint64_t gva, uint64_t *hits)
+{
+	*hits = 0;
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->st.dr7 >> (2 * n) & 3) && (c->st.dr7 >> (16 + 4 * n) & 3) == 0 &&
+		    c->st.dr[n] == gva)
+			*hits |= BIT(n);
+	return *hits;
+}
+
+static void step(struct jit_cpu *c)
+{
+	bool trap = c->st.rflags & RFLAGS_TF;
+	struct jit_block *b;
+	uint64_t hits;
+
+	if (!(c->st.rflags & RFLAGS_RF) && breakpoint_at(c, c->st.rip, &hits)) {
+		c->st.dr6 = (c->st.dr6 & ~0xfull) | hits;
+		jit_raise(c, X86_DB);
+	}
+	c->p->dr6_hits = 0;
+	b = lookup(c, MODE_STEP);
+	c->st.events.shadow = 0;
+	c->p->stepped++;
+	atomic_store_explicit(&c->attention, 1, memory_order_relaxed); /* helpers come back */
+	enter(c, b->entry_s);
+	c->st.rflags &= ~(uint64_t)RFLAGS_RF;
+	if (trap || c->p->dr6_hits) {
+		c->st.dr6 = (c->st.dr6 & ~0xfull) | c->p->dr6_hits | (trap ? 0x4000 : 0);
+		jit_raise(c, X86_DB);
+	}
+}
+
+static bool must_step(const struct jit_cpu *c)
+{
+	return c->p->step_once || c->st.events.shadow || (c->st.rflags & RFLAGS_TF) ||
+	       (c->st.dr7 & 0xff);
+}
+
+/* ---- events ---- */
+
+static bool deliver_nmi(struct jit_cpu *c)
+{
+	struct x86_events *ev = &c->st.events;
+
+	if (c->vcpu.lapic && c->vcpu.lapic->ops->take_nmi(c->vcpu.lapic))
+		ev->nmi_pending = true;
+	if (!ev->nmi_pending || ev->nmi_masked || ev->shadow)
+		return false;
+	ev->nmi_pending = false;
+	ev->nmi_masked = true;
+	c->st.mp_state = X86_RUNNING;
+	jit_deliver(c, X86_NMI, false, 0, false);
+	return true;
+}
+
+static bool interrupt_waits(struct jit_cpu *c)
+{
+	if (c->vcpu.lapic)
+		return c->vcpu.lapic->ops->pending(c->vcpu.lapic);
+	return c->env->extint && c->env->extint->pending(c->env->extint);
+}
+
+static int interrupt_ack(struct jit_cpu *c)
+{
+	if (c->vcpu.lapic)
+		return c->vcpu.lapic->ops->ack(c->vcpu.lapic);
+	return c->env->extint->ack(c->env->extint);
+}
+
+static void deliver_interrupt(struct jit_cpu *c)
+{
+	int vector;
+
+	atomic_store_explicit(&c->irq_hint, false, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (deliver_nmi(c) || !interrupt_waits(c))
+		return;
+	if (!(c->st.rflags & RFLAGS_IF) || c->st.events.shadow) {
+		atomic_store_explicit(&c->irq_hint, true, memory_order_relaxed);
+		return;
+	}
+	vector = interrupt_ack(c);
+	if (vector < 0)
+		return;
+	c->st.mp_state = X86_RUNNING;
+	atomic_store_explicit(&c->irq_hint, true, memory_order_relaxed); /* there may be more */
+	jit_deliver(c, (uint8_t)vector, false, 0, false);
+}
+
+/* Events that a loaded state brought along, half way. */
+static void deliver_loaded(struct jit_cpu *c)
+{
+	struct x86_events *ev = &c->st.events;
+
+	if (ev->exception_pending) {
+		ev->exception_pending = false;
+		c->exc = (struct jit_exception){ev->exception_vector, ev->exception_has_error,
+						ev->exception_error};
+		jit_leave(c, LEAVE_RAISE);
+	}
+	if (ev->interrupt_injected) {
+		ev->interrupt_injected = false;
+		jit_deliver(c, ev->interrupt_vector, false, 0, ev->interrupt_soft);
+	}
+	if (ev->nmi_injected) {
+		ev->nmi_injected = false;
+		ev->nmi_masked = true;
+		jit_deliver(c, X86_NMI, false, 0, false);
+	}
+}
+
+/* true: the caller wants run to return (*why). */
+static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
+{
+	uint32_t seen = atomic_load(&c->p->wake);
+
+	jit_fpu_leave(c);
+	atomic_exchange(&c->attention, 0);
+	if (atomic_exchange(&c->kicked, false)) {
+		*why = VCPU_KICKED;
+		return true;
+	}
+	deliver_loaded(c);
+	deliver_interrupt(c);
+	if (c->st.mp_state == X86_RUNNING)
+		return false;
+	if (!(c->st.rflags & RFLAGS_IF) && !c->vcpu.lapic && c->st.mp_state == X86_HALTED) {
+		*why = VCPU_HALTED;
+		return true;
+	}
+	jit_futex_wait(&c->p->wake, seen);
+	return false;
+}
+
+static bool must_attend(struct jit_cpu *c)
+{
+	return atomic_load_explicit(&c->attention, memory_order_relaxed) ||
+	       atomic_load_explicit(&c->irq_hint, memory_order_relaxed) ||
+	       c->st.mp_state != X86_RUNNING || c->st.events.exception_pending ||
+	       c->st.events.interrupt_injected || c->st.events.nmi_injected;
+}
+
+enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *c, bool single)
+{
+	enum vcpu_stop why;
+
+	c->p->single = single;
+	if (__builtin_setjmp(c->p->env)) {
+		if (c->p->leave == LEAVE_SHUTDOWN)
+			return VCPU_SHUTDOWN;
+		if (c->p->leave == LEAVE_STEP) {
+			c->p->step_once = true;
+		} else { /* LEAVE_RAISE */
+			c->p->step_once = false;
+			jit_deliver_exception(c);
+			if (c->p->single)
+				return VCPU_KICKED;
+		}
+	}
+	if (c->p->single) {
+		deliver_loaded(c);
+		step(c);
+		c->p->step_once = false;
+		return VCPU_KICKED;
+	}
+	for (;;) {
+		if (must_attend(c) && attend(c, &why))
+			return why;
+		if (c->st.mp_state != X86_RUNNING)
+			continue;
+		if (!must_step(c)) {
+			run_block(c);
+			continue;
+		}
+		step(c);
+		c->p->step_once = false;
+	}
+}

@@ -1,0 +1,84 @@
+/* core: the run loop's own state, and the inner interfaces of the translator. */
+#pragma once
+
+#include "cpu/jit/cache.h"
+
+/* Why translated code, or a helper, came back to the run loop. */
+enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN, LEAVE_REFETCH };
+
+#define TLB_LIST 256
+struct jit_priv {
+	void *env[5]; /* __builtin_setjmp buffer of the run loop */
+	enum jit_leave leave;
+	bool single;    /* engine->step: stop after one instruction */
+	bool step_once; /* the next instruction goes through the bounce buffer */
+	struct jit_page *itlb_page[3][JIT_ITLB_SIZE];
+	bool itlb_global[3][JIT_ITLB_SIZE];
+	uint32_t last_mode[3]; /* for which the jump and instruction TLBs of this MMU index hold */
+	uint16_t tlb_list[3]
+			 [TLB_LIST]; /* slots filled with non-global pages since the last flush */
+	uint32_t tlb_filled[3];      /* > TLB_LIST: the list overflowed */
+	bool tlb_large;              /* some entry is part of a large page */
+	/* the bounce buffer's use by the instruction under way (step.c) */
+	uint64_t bounce_gva;
+	uint32_t bounce_site;
+	uint8_t *bounce_at;
+	uint64_t bounce_active; /* of a masked vector operand: bit n for byte n */
+	uint64_t dr6_hits;      /* data breakpoints that the instruction touched */
+	uint64_t xsave_mask;    /* components kept for the guest */
+	_Atomic uint32_t wake;  /* futex: counts kicks and interrupts */
+	uint64_t stepped, misses;
+	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
+	uint64_t host_gs;
+};
+
+/* engine_slow.c */
+void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen);
+void jit_futex_wake(_Atomic uint32_t *at);
+void jit_fpu_enter(struct jit_cpu *c);
+/* core.c: runs until something for the caller happens; single: one instruction. */
+enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
+
+/* The site word that translated code hands to the slow path of an access. */
+#define SITE_SIZE(s)   ((s)&0xfff)
+#define SITE_WRITE     0x1000u
+#define SITE_READ      0x2000u
+#define SITE_STACK     0x4000u /* faults of addressing are #SS, not #GP */
+#define SITE_MMU_SHIFT 16
+#define SITE_MMU(s)    ((enum jit_mmu)((s) >> SITE_MMU_SHIFT & 3))
+#define SITE_MASKED    0x40000u /* fault only for active elements (AVX-512, VMASKMOV) */
+
+/* tlb.c */
+void jit_tlb_init(struct jit_cpu *c);
+/* After code appeared on gpa's page: writes to it must come through the slow path. */
+void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa);
+void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too);
+void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
+noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);
+/* Called by translated code (thunks.c). */
+uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site);
+uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg);
+
+/* step.c: operands through the bounce buffer */
+uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site);
+void jit_bounce_out(struct jit_cpu *c);
+void jit_masked_in(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to, unsigned size,
+		   bool write);
+/* masked_slow.c: which bytes of its memory operand the masked instruction at st.rip touches
+ * (bit n: byte n), from the mask in st.xsave. */
+uint64_t jit_masked_bytes(struct jit_cpu *c, unsigned size);
+
+/* thunks.c */
+void jit_thunks_make(struct jit_cache *k);
+const void *jit_thunk_for(const struct jit_cache *k, jit_helper *h, enum jit_helper_kind *kind);
+
+enum jit_helper_kind jit_helper_kind(jit_helper *h);
+
+/* translate_slow.c: the block at gva, whose code page is page; NULL when the cache is full.
+ * Raises #PF if its first instruction cannot be fetched. */
+struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
+				uint32_t mode);
+
+/* signal_slow.c */
+WARN_UNUSED int jit_signals_init(struct err *e);
+extern __thread struct jit_cpu *jit_current;

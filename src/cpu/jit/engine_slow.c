@@ -1,0 +1,263 @@
+/* engine: the JIT behind the engine table: making and freeing, state in and out, sleeping. */
+#include <cpuid.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "cpu/jit/core.h"
+#include "cpu/jit/gs.h"
+#include "cpu/jit/translate.h"
+
+static uint64_t tsc(void)
+{
+	return __rdtsc();
+}
+
+static struct jit_vm *to_vm(struct engine_vm *v)
+{
+	return container_of(v, struct jit_vm, base);
+}
+
+/* ---- the guest's vector state ---- */
+
+void jit_fpu_leave(struct jit_cpu *c)
+{
+	static const uint32_t mxcsr_default = 0x1f80;
+	uint64_t m = c->p->xsave_mask;
+
+	if (!c->fpu_live)
+		return;
+	c->fpu_live = false;
+	__asm__ volatile("xsave64 %0"
+			 : "+m"(c->st.xsave)
+			 : "a"((uint32_t)m), "d"((uint32_t)(m >> 32))
+			 : "memory");
+	__asm__ volatile("fninit; ldmxcsr %0" ::"m"(mxcsr_default));
+	if (m & XCR0_AVX)
+		__asm__ volatile("vzeroupper" ::: "memory");
+}
+
+void jit_fpu_enter(struct jit_cpu *c)
+{
+	uint64_t m = c->p->xsave_mask;
+
+	__asm__ volatile("xrstor64 %0" ::"m"(c->st.xsave), "a"((uint32_t)m),
+			 "d"((uint32_t)(m >> 32))
+			 : "memory");
+	c->fpu_live = true;
+}
+
+/* A stored image may be hostile: XRSTOR must not fault on it. */
+static void xsave_sanitize(struct jit_cpu *c)
+{
+	uint64_t bv = load_le(c->st.xsave + 512, 8) & c->p->xsave_mask;
+	uint32_t mxcsr = (uint32_t)load_le(c->st.xsave + 24, 4) & 0xffff;
+
+	store_le(c->st.xsave + 24, mxcsr, 4);
+	memset(c->st.xsave + 512, 0, 64);
+	store_le(c->st.xsave + 512, bv, 8);
+}
+
+static uint32_t xsave_offset(unsigned component)
+{
+	uint32_t a, b, cx, d;
+
+	__cpuid_count(0xd, component, a, b, cx, d);
+	return b;
+}
+
+/* ---- VM and vCPU ---- */
+
+static void vm_free(struct engine_vm *v)
+{
+	struct jit_vm *vm;
+
+	if (!v)
+		return;
+	vm = to_vm(v);
+	jit_cache_done(&vm->cache);
+	free(vm->xlate);
+	free(vm);
+}
+
+static int vm_new(struct engine_vm **out, const struct engine_env *env, struct err *e)
+{
+	struct jit_vm *vm = calloc(1, sizeof *vm);
+	int r;
+
+	if (!vm)
+		return err_set(e, ENOMEM, "no memory for the VM");
+	vm->base.engine = &engine_jit;
+	vm->env = *env;
+	vm->amd = __builtin_cpu_is("amd");
+	vm->xlate = calloc(1, sizeof *vm->xlate);
+	jit_isa_init(vm->isa_ok, env->cpuid);
+	r = vm->xlate ? jit_signals_init(e) : err_set(e, ENOMEM, "no memory for the translator");
+	if (!r)
+		r = jit_cache_init(&vm->cache, env->mem, env->code_cache_bytes, e);
+	if (r < 0)
+		vm_free(&vm->base);
+	else
+		*out = &vm->base;
+	return r;
+}
+
+static void vcpu_free(struct vcpu *v)
+{
+	struct jit_cpu *c;
+
+	if (!v)
+		return;
+	c = to_jit(v);
+	free(c->p);
+	munmap(c, sizeof *c);
+}
+
+static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, struct err *e)
+{
+	struct jit_vm *vm = to_vm(base);
+	struct jit_cpu *c =
+		mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const struct x86_state none;
+	uint32_t leaf[4];
+
+	if (c == MAP_FAILED)
+		return err_sys(e, errno, "vCPU %u", index);
+	c->p = calloc(1, sizeof *c->p);
+	if (!c->p) {
+		munmap(c, sizeof *c);
+		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
+	}
+	c->self = c;
+	c->vm = vm;
+	c->env = &vm->env;
+	c->vcpu = (struct vcpu){.engine = &engine_jit, .vm = base, .index = index};
+	cpuid_query(vm->env.cpuid, &none, index, 0x80000008, 0, leaf);
+	c->phys_bits = (uint8_t)(leaf[0] ? leaf[0] & 0xff : 36);
+	cpuid_query(vm->env.cpuid, &none, index, 0x80000001, 0, leaf);
+	c->gib_pages = leaf[3] >> 26 & 1;
+	c->p->xsave_mask = vm->env.cpuid->xcr0_mask & ~(uint64_t)XCR0_PKRU;
+	c->p->opmask_off = xsave_offset(5);
+	c->p->ymm_off = xsave_offset(2);
+	jit_tlb_init(c);
+	x86_state_reset(&c->st, index);
+	for (enum jit_mmu m = 0; m < 3; m++)
+		jit_jump_clear(c, m);
+	jit_mode_update(c);
+	*out = &c->vcpu;
+	return 0;
+}
+
+/* ---- running ---- */
+
+static int run_some(struct vcpu *v, bool single, enum vcpu_stop *why)
+{
+	struct jit_cpu *c = to_jit(v), *outer = jit_current;
+	uint64_t gs = jit_gs_get();
+
+	jit_gs_set((uint64_t)c);
+	jit_current = c;
+	*why = jit_run_loop(c, single);
+	jit_fpu_leave(c);
+	jit_current = outer;
+	jit_gs_set(gs);
+	return 0;
+}
+
+static int run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
+{
+	return run_some(v, false, why);
+}
+
+static int step(struct vcpu *v, enum vcpu_stop *why, struct err *e)
+{
+	return run_some(v, true, why);
+}
+
+void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen)
+{
+	syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+void jit_futex_wake(_Atomic uint32_t *at)
+{
+	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void poke(struct jit_cpu *c)
+{
+	int saved = errno; /* callers may be signal handlers */
+
+	atomic_store(&c->attention, 1);
+	atomic_fetch_add(&c->p->wake, 1);
+	jit_futex_wake(&c->p->wake);
+	errno = saved;
+}
+
+static void kick(struct vcpu *v)
+{
+	atomic_store(&to_jit(v)->kicked, true);
+	poke(to_jit(v));
+}
+
+static void irq(struct vcpu *v)
+{
+	atomic_store(&to_jit(v)->irq_hint, true);
+	poke(to_jit(v));
+}
+
+static uint64_t guest_tsc(struct vcpu *v)
+{
+	return tsc() + to_jit(v)->tsc_offset;
+}
+
+static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
+{
+	struct jit_cpu *c = to_jit(v);
+
+	c->fpu_live = false;
+	c->st = *s;
+	xsave_sanitize(c);
+	jit_flags_set_arith(c, (uint32_t)s->rflags);
+	c->tsc_offset = s->tsc - tsc();
+	c->delivering = false;
+	c->p->step_once = false;
+	jit_tlb_flush(c, true);
+	for (enum jit_mmu m = 0; m < 3; m++)
+		jit_jump_clear(c, m);
+	jit_mode_update(c);
+	if (v->lapic)
+		v->lapic->ops->load(v->lapic, s);
+	return 0;
+}
+
+static int store(struct vcpu *v, struct x86_state *s, struct err *e)
+{
+	struct jit_cpu *c = to_jit(v);
+
+	*s = c->st;
+	s->rflags = jit_flags_get(c);
+	s->tsc = guest_tsc(v);
+	if (v->lapic)
+		v->lapic->ops->store(v->lapic, s);
+	return 0;
+}
+
+const struct engine engine_jit = {
+	.name = "jit",
+	.vm_new = vm_new,
+	.vm_free = vm_free,
+	.vcpu_new = vcpu_new,
+	.vcpu_free = vcpu_free,
+	.run = run,
+	.step = step,
+	.kick = kick,
+	.irq = irq,
+	.load = load,
+	.store = store,
+	.tsc = guest_tsc,
+};

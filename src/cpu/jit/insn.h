@@ -1,0 +1,91 @@
+/* insn: a decoded guest instruction, and how it is treated.
+ *
+ * Each instruction has one rule, found by its mnemonic (rules_slow.c). Most are COPY: the
+ * host executes the same instruction with its registers renamed and its memory operand
+ * replaced by a checked host address (rewrite_slow.c). */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "cpu/jit/cache.h"
+
+enum rule_kind {
+	RULE_COPY,
+	RULE_UD,
+	RULE_NOP,
+	RULE_HELPER, /* rule.helper, operands packed into its argument */
+	RULE_STRING, /* rule.helper, a string instruction */
+	RULE_IO,
+	RULE_INT,
+	RULE_FAR, /* far JMP, CALL: rule.helper direct, rule.helper2 through memory */
+	RULE_MOV,
+	RULE_PUSH,
+	RULE_POP,
+	RULE_LEA,
+	RULE_XLAT,
+	RULE_LEAVE,
+	RULE_BT,
+	RULE_JMP,
+	RULE_JCC,
+	RULE_CALL,
+	RULE_RET,
+	RULE_LOOP,
+	RULE_CLI,
+	RULE_CLD,
+	RULE_STD, /* bits of RFLAGS that are never in the host's */
+};
+
+struct rule {
+	uint8_t kind;
+	uint8_t cc;   /* RULE_JCC: enum cond; RULE_LOOP: see translate */
+	uint32_t imm; /* RULE_HELPER: ARG_IMM where the instruction has no immediate */
+	jit_helper *helper, *helper2;
+};
+
+struct insn {
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	uint8_t bytes[15];
+	uint64_t gva;
+	const struct rule *rule;
+	const ZydisDecodedOperand *mem; /* its explicit memory operand that is accessed, or NULL */
+	bool reads_flags, writes_flags, kills_flags; /* kills: all six, whatever they were */
+	bool straddles;                              /* ends on the next page */
+};
+
+extern const uint8_t jit_host_reg[16]; /* guest GPR -> host GPR, or R_NONE: in jit_cpu */
+
+/* Every instruction that carries out its work through this rule. */
+const struct rule *jit_rule(const ZydisDecodedInstruction *z);
+
+/* Fills isa_ok[ZYDIS_ISA_SET_MAX_VALUE + 1] from what the guest's CPUID offers. */
+void jit_isa_init(bool *isa_ok, const struct cpuid_table *t);
+
+enum insn_gate { GATE_OK, GATE_UD, GATE_NM };
+enum insn_gate jit_gate(const ZydisDecodedInstruction *z, const bool *isa_ok, uint32_t mode);
+
+/* Emits i with its registers renamed. mem_base: host register that holds the memory operand's
+ * host address, or R_NONE. Loads and stores guest registers that live in jit_cpu around it;
+ * uses r13 as scratch, and r14 when mem_base is R_NONE; leaves flags to the instruction alone.
+ * *at: where the instruction itself starts. *borrowed: a host register whose guest value is in
+ * tmp[3] while it runs, or R_NONE. */
+void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_t **at,
+		 uint8_t *borrowed);
+
+static inline unsigned insn_gpr(ZydisRegister r) /* hardware number of a GPR of any width */
+{
+	return (unsigned)(uint8_t)ZydisRegisterGetId(
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+}
+
+static inline bool insn_is_gpr(ZydisRegister r)
+{
+	ZydisRegisterClass k = ZydisRegisterGetClass(r);
+
+	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64;
+}
+
+static inline bool insn_is_high_byte(ZydisRegister r)
+{
+	return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
+}

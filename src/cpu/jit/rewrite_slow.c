@@ -1,0 +1,294 @@
+/* rewrite: copies a guest instruction with its registers renamed and its memory operand
+ * replaced by [mem_base]. Works on the encoding's own fields, so whatever Zydis decodes can
+ * be copied without knowing what it does. SDM volume 2A, 2. */
+#include "cpu/jit/insn.h"
+
+const uint8_t jit_host_reg[16] = {R_AX, R_CX, R_DX, R_BX, R_15, R_BP,   R_SI,   R_DI,
+				  R_8,  R_9,  R_10, R_11, R_12, R_NONE, R_NONE, R_NONE};
+
+#define OFF_GPR(n) ((uint32_t)(offsetof(struct jit_cpu, st.gpr) + 8 * (n)))
+#define OFF_TMP(n) ((uint32_t)(offsetof(struct jit_cpu, tmp) + 8 * (n)))
+#define KEEP       0xff /* an encoding field that keeps its value */
+
+/* A guest register that stands in another host register while the instruction runs. */
+struct stand_in {
+	uint8_t guest, host;
+	bool load, store;
+};
+
+struct rewrite {
+	struct emit *e;
+	const struct insn *i;
+	unsigned base;                 /* of the memory operand, or R_NONE */
+	uint8_t reg, rm, vvvv, opcode; /* register numbers for these fields, or KEEP */
+	bool high_byte;                /* AH..BH: no REX prefix possible */
+	struct stand_in in[4];
+	unsigned ins;
+	uint16_t used; /* host registers that the instruction names */
+	uint8_t borrow[2];
+	unsigned borrows;
+};
+
+static uint8_t borrow_reg(struct rewrite *w)
+{
+	static const uint8_t from[] = {R_SI, R_DI, R_BP, R_BX, R_CX, R_DX, R_AX};
+
+	for (unsigned i = 0; i < sizeof from; i++) {
+		if (w->used & BIT(from[i]))
+			continue;
+		w->used |= (uint16_t)BIT(from[i]);
+		w->borrow[w->borrows++] = from[i];
+		return from[i];
+	}
+	return R_AX; /* no instruction names that many */
+}
+
+static uint8_t scratch_reg(struct rewrite *w)
+{
+	if (!w->high_byte) {
+		if (!(w->used & BIT(R_13))) {
+			w->used |= (uint16_t)BIT(R_13);
+			return R_13;
+		}
+		if (w->base == R_NONE && !(w->used & BIT(R_14))) {
+			w->used |= (uint16_t)BIT(R_14);
+			return R_14;
+		}
+	}
+	return borrow_reg(w);
+}
+
+/* The host register that stands for guest register g in this instruction. */
+static uint8_t host_for(struct rewrite *w, unsigned g, const ZydisDecodedOperand *op)
+{
+	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	bool load = op->actions != ZYDIS_OPERAND_ACTION_WRITE || op->size < 32;
+	struct stand_in *s;
+
+	if (jit_host_reg[g] != R_NONE && !(w->high_byte && g == X86_RSP))
+		return jit_host_reg[g];
+	for (s = w->in; s < w->in + w->ins; s++)
+		if (s->guest == g)
+			break;
+	if (s == w->in + w->ins) {
+		*s = (struct stand_in){.guest = (uint8_t)g, .host = scratch_reg(w)};
+		w->ins++;
+	}
+	s->load |= load;
+	s->store |= write;
+	return s->host;
+}
+
+static void map_operands(struct rewrite *w)
+{
+	const struct insn *i = w->i;
+
+	for (unsigned n = 0; n < i->z.operand_count; n++) {
+		const ZydisDecodedOperand *op = &i->op[n];
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(op->reg.value))
+			continue;
+		w->high_byte |= insn_is_high_byte(op->reg.value);
+		if (jit_host_reg[insn_gpr(op->reg.value)] != R_NONE)
+			w->used |= (uint16_t)BIT(jit_host_reg[insn_gpr(op->reg.value)]);
+	}
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++) {
+		const ZydisDecodedOperand *op = &i->op[n];
+		unsigned g;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(op->reg.value) ||
+		    insn_is_high_byte(op->reg.value))
+			continue;
+		g = insn_gpr(op->reg.value);
+		switch (op->encoding) {
+		case ZYDIS_OPERAND_ENCODING_MODRM_REG: w->reg = host_for(w, g, op); break;
+		case ZYDIS_OPERAND_ENCODING_MODRM_RM: w->rm = host_for(w, g, op); break;
+		case ZYDIS_OPERAND_ENCODING_NDSNDD: w->vvvv = host_for(w, g, op); break;
+		case ZYDIS_OPERAND_ENCODING_OPCODE: w->opcode = host_for(w, g, op); break;
+		default: break; /* a fixed register: RAX, RCX, RDX, which keep their places */
+		}
+	}
+}
+
+/* ModRM, and everything after the address bytes of the original: immediates. */
+static void put_modrm_tail(struct rewrite *w)
+{
+	const ZydisDecodedInstruction *z = &w->i->z;
+	unsigned reg = w->reg == KEEP ? z->raw.modrm.reg : w->reg & 7;
+	unsigned tail = z->raw.modrm.offset + 1u;
+
+	if (w->base != R_NONE)
+		e8(w->e, (uint8_t)(reg << 3 | (w->base & 7)));
+	else
+		e8(w->e,
+		   (uint8_t)(0xc0 | reg << 3 | (w->rm == KEEP ? z->raw.modrm.rm : w->rm & 7)));
+	if (z->attributes & ZYDIS_ATTRIB_HAS_SIB)
+		tail++;
+	tail += z->raw.disp.size / 8u;
+	for (; tail < z->length; tail++)
+		e8(w->e, w->i->bytes[tail]);
+}
+
+static bool is_prefix_dropped(uint8_t v)
+{
+	return v == 0x26 || v == 0x2e || v == 0x36 || v == 0x3e || v == 0x64 || v == 0x65 ||
+	       v == 0x67;
+}
+
+static void put_legacy(struct rewrite *w)
+{
+	const ZydisDecodedInstruction *z = &w->i->z;
+	bool had_rex = z->attributes & ZYDIS_ATTRIB_HAS_REX;
+	bool modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+	unsigned rex = had_rex ? 0x40u | z->raw.rex.W << 3 : 0, r, b;
+	uint8_t opcode = z->opcode;
+
+	for (unsigned n = 0; n < z->raw.prefix_count; n++) {
+		uint8_t v = z->raw.prefixes[n].value;
+
+		if (!is_prefix_dropped(v) && (v & 0xf0) != 0x40)
+			e8(w->e, v);
+	}
+	r = w->reg != KEEP ? w->reg >> 3 : had_rex ? z->raw.rex.R : 0u;
+	if (w->opcode != KEEP)
+		b = w->opcode >> 3;
+	else if (w->base != R_NONE)
+		b = w->base >> 3;
+	else
+		b = w->rm != KEEP ? w->rm >> 3 : had_rex ? z->raw.rex.B : 0u;
+	rex |= r << 2 | b;
+	if (rex && !w->high_byte)
+		e8(w->e, (uint8_t)(rex | 0x40));
+
+	switch (z->opcode_map) {
+	case ZYDIS_OPCODE_MAP_0F: e8(w->e, 0x0f); break;
+	case ZYDIS_OPCODE_MAP_0F38:
+		e8(w->e, 0x0f);
+		e8(w->e, 0x38);
+		break;
+	case ZYDIS_OPCODE_MAP_0F3A:
+		e8(w->e, 0x0f);
+		e8(w->e, 0x3a);
+		break;
+	default:
+		if (opcode >= 0x40 &&
+		    opcode <= 0x4f) { /* one-byte INC, DEC: prefixes in 64-bit mode */
+			e8(w->e, 0xff);
+			e8(w->e, (uint8_t)(0xc0 | (opcode & 8) | (w->opcode & 7)));
+			return;
+		}
+		if (opcode == 0x82) /* an alias that 64-bit mode lacks */
+			opcode = 0x80;
+		break;
+	}
+	e8(w->e, w->opcode == KEEP ? opcode : (uint8_t)((opcode & ~7) | (w->opcode & 7)));
+	if (modrm) {
+		put_modrm_tail(w);
+		return;
+	}
+	for (unsigned n = 0; n < 2; n++)
+		for (unsigned k = 0; k < z->raw.imm[n].size / 8u; k++)
+			e8(w->e, w->i->bytes[z->raw.imm[n].offset + k]);
+}
+
+/* One inverted register-extension bit: of field value v if it is set, else as it was. */
+static uint8_t inverted_bit(uint8_t was, unsigned at, unsigned v)
+{
+	return (uint8_t)((was & ~(1u << at)) | (v >> 3 & 1 ? 0 : 1u << at));
+}
+
+static void put_vex(struct rewrite *w)
+{
+	const ZydisDecodedInstruction *z = &w->i->z;
+	const uint8_t *vex = w->i->bytes + z->raw.vex.offset;
+	uint8_t b1, b2;
+
+	if (z->raw.vex.size == 2) {
+		b1 = (vex[1] & 0x80) | 0x61;
+		b2 = vex[1] & 0x7f;
+	} else {
+		b1 = vex[1];
+		b2 = vex[2];
+	}
+	if (w->reg != KEEP)
+		b1 = inverted_bit(b1, 7, w->reg);
+	if (w->base != R_NONE)
+		b1 = inverted_bit(b1 | 0x40, 5, w->base);
+	else if (w->rm != KEEP)
+		b1 = inverted_bit(b1 | 0x40, 5, w->rm);
+	if (w->vvvv != KEEP)
+		b2 = (uint8_t)((b2 & ~0x78) | (~w->vvvv & 0xf) << 3);
+	e8(w->e, 0xc4);
+	e8(w->e, b1);
+	e8(w->e, b2);
+	e8(w->e, z->opcode);
+	if (z->attributes & ZYDIS_ATTRIB_HAS_MODRM)
+		put_modrm_tail(w);
+}
+
+static void put_evex(struct rewrite *w)
+{
+	const ZydisDecodedInstruction *z = &w->i->z;
+	const uint8_t *evex = w->i->bytes + z->raw.evex.offset;
+	uint8_t p0 = evex[1];
+
+	if (w->reg != KEEP)
+		p0 = inverted_bit(p0 | 0x10, 7, w->reg);
+	if (w->base != R_NONE)
+		p0 = inverted_bit(p0 | 0x40, 5, w->base);
+	else if (w->rm != KEEP)
+		p0 = inverted_bit(p0 | 0x40, 5, w->rm);
+	e8(w->e, 0x62);
+	e8(w->e, p0);
+	e8(w->e, evex[2]);
+	e8(w->e, evex[3]);
+	e8(w->e, z->opcode);
+	put_modrm_tail(w);
+}
+
+void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_t **at,
+		 uint8_t *borrowed)
+{
+	struct rewrite w = {.e = e,
+			    .i = i,
+			    .base = mem_base,
+			    .reg = KEEP,
+			    .rm = KEEP,
+			    .vvvv = KEEP,
+			    .opcode = KEEP};
+	unsigned base = mem_base;
+
+	map_operands(&w);
+	if (w.high_byte && mem_base != R_NONE)
+		base = borrow_reg(&w);
+	for (unsigned n = 0; n < w.borrows; n++)
+		e_store(e, OFF_TMP(3 - n), w.borrow[n]);
+	if (base != mem_base)
+		e_mov(e, base, mem_base);
+	w.base = base;
+	for (unsigned n = 0; n < w.ins; n++) {
+		if (!w.in[n].load)
+			continue;
+		if (w.in[n].guest == X86_RSP)
+			e_mov(e, w.in[n].host, R_15);
+		else
+			e_load(e, w.in[n].host, OFF_GPR(w.in[n].guest));
+	}
+	*at = e->p;
+	*borrowed = w.borrows ? w.borrow[0] : R_NONE;
+	switch (i->z.encoding) {
+	case ZYDIS_INSTRUCTION_ENCODING_VEX: put_vex(&w); break;
+	case ZYDIS_INSTRUCTION_ENCODING_EVEX: put_evex(&w); break;
+	default: put_legacy(&w); break;
+	}
+	for (unsigned n = 0; n < w.ins; n++) {
+		if (!w.in[n].store)
+			continue;
+		if (w.in[n].guest == X86_RSP)
+			e_mov(e, R_15, w.in[n].host);
+		else
+			e_store(e, OFF_GPR(w.in[n].guest), w.in[n].host);
+	}
+	for (unsigned n = 0; n < w.borrows; n++)
+		e_load(e, w.borrow[n], OFF_TMP(3 - n));
+}

@@ -1,0 +1,85 @@
+/* step: memory operands of one instruction through the bounce buffer, for what translated code
+ * cannot reach directly: MMIO, two pages that do not lie side by side, translated code that is
+ * being written, watched addresses, masked vector operands at the edge of what is mapped.
+ *
+ * The copy of the guest's instruction runs on the buffer; jit_bounce_in fills it before and has
+ * raised every fault the access can raise; jit_bounce_out writes it back. */
+#include "cpu/jit/core.h"
+
+static void watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
+{
+	static const uint8_t lens[] = {1, 2, 8, 4};
+
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned kind = c->st.dr7 >> (16 + 4 * n) & 3,
+			 len = lens[c->st.dr7 >> (18 + 4 * n) & 3];
+		uint64_t at = c->st.dr[n] & ~(uint64_t)(len - 1);
+
+		if (!(c->st.dr7 >> (2 * n) & 3) || kind == 0 || kind == 2 || (kind == 1 && !write))
+			continue;
+		if (gva < at + len && at < gva + size)
+			c->p->dr6_hits |= BIT(n);
+	}
+}
+
+/* The buffer keeps the operand's alignment to 64 bytes, so that alignment faults stay. */
+uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
+{
+	struct jit_priv *p = c->p;
+	unsigned size = SITE_SIZE(site);
+	enum jit_mmu m = SITE_MMU(site);
+	uint8_t *at = c->bounce + (gva & 63);
+
+	if (!(c->mode & MODE_CODE64))
+		gva = (uint32_t)gva;
+	p->bounce_gva = gva;
+	p->bounce_site = site;
+	p->bounce_at = at;
+	p->bounce_active = ~0ull;
+	if (site & SITE_MASKED) {
+		jit_fpu_leave(c);
+		p->bounce_active = jit_masked_bytes(c, size);
+		jit_masked_in(c, m, gva, at, size, site & SITE_WRITE);
+		jit_fpu_enter(c);
+		return at;
+	}
+	if (c->st.dr7 & 0xff)
+		watch(c, gva, size, site & SITE_WRITE);
+	if (site & SITE_WRITE)
+		jit_probe(c, m, gva, size, ACC_WRITE);
+	if (!(site & SITE_WRITE) || (site & SITE_READ))
+		jit_read_buf(c, m, gva, at, size);
+	/* Devices may have run, with the guest's vectors put away. */
+	if (!c->fpu_live)
+		jit_fpu_enter(c);
+	return at;
+}
+
+void jit_masked_in(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to, unsigned size,
+		   bool write)
+{
+	for (unsigned n = 0; n < size; n++) {
+		if (!(c->p->bounce_active >> n & 1))
+			continue;
+		if (write)
+			jit_probe(c, m, gva + n, 1, ACC_WRITE);
+		jit_read_buf(c, m, gva + n, to + n, 1);
+	}
+}
+
+void jit_bounce_out(struct jit_cpu *c)
+{
+	struct jit_priv *p = c->p;
+	unsigned size = SITE_SIZE(p->bounce_site);
+
+	if (p->bounce_active == ~0ull) {
+		jit_write_buf(c, SITE_MMU(p->bounce_site), p->bounce_gva, p->bounce_at, size);
+	} else {
+		for (unsigned n = 0; n < size; n++)
+			if (p->bounce_active >> n & 1)
+				jit_write_buf(c, SITE_MMU(p->bounce_site), p->bounce_gva + n,
+					      p->bounce_at + n, 1);
+	}
+	if (!c->fpu_live)
+		jit_fpu_enter(c);
+}

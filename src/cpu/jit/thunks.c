@@ -1,0 +1,256 @@
+/* thunks: the fixed pieces of host code, made once per cache: ways into translated code,
+ * out of it, and from it into C. Guest registers live in the host's of the same number,
+ * but RSP in R15, and R13-R15 in jit_cpu (host R13, R14 are scratch); the host's RSP is the
+ * host's stack, a multiple of 16 in translated code. GS points at the jit_cpu. */
+#include "cpu/jit/core.h"
+#include "cpu/jit/insn.h"
+
+#define OFF(field) ((uint32_t)offsetof(struct jit_cpu, field))
+#define OFF_GPR(n) (OFF(st.gpr) + 8 * (uint32_t)(n))
+
+static const uint8_t callee_saved[] = {R_BX, R_BP, R_12, R_13, R_14, R_15};
+
+static void push(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, 0x50 | (r & 7));
+}
+
+static void pop(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, 0x58 | (r & 7));
+}
+
+static void store_guest(struct emit *e)
+{
+	for (unsigned g = 0; g < 16; g++)
+		if (jit_host_reg[g] != R_NONE)
+			e_store(e, OFF_GPR(g), jit_host_reg[g]);
+}
+
+static void load_guest(struct emit *e, bool all)
+{
+	for (unsigned g = 0; g < 16; g++) {
+		unsigned h = jit_host_reg[g];
+
+		if (h == R_NONE || (!all && (h == R_BX || h == R_BP || h >= R_12)))
+			continue;
+		e_load(e, h, OFF_GPR(g));
+	}
+}
+
+static void call_c(struct emit *e, const void *fn)
+{
+	e_mov_imm(e, R_AX, (uint64_t)fn);
+	e8(e, 0xff);
+	e8(e, 0xd0);
+}
+
+static const void *here(const struct jit_cache *k, const struct emit *e)
+{
+	return jit_rx(k, e->p);
+}
+
+static uint8_t *rw(const struct jit_cache *k, const void *rx)
+{
+	return (uint8_t *)rx - (k->rx - k->rw);
+}
+
+/* Returns from jit_enter with eax = why; guest registers are already stored. */
+static void leave(struct jit_cache *k, struct emit *e, enum jit_leave why)
+{
+	e_mov_imm(e, R_AX, why);
+	e_jmp_to(e, rw(k, k->out));
+}
+
+static void make_enter(struct jit_cache *k, struct emit *e)
+{
+	k->enter = here(k, e);
+	for (unsigned i = 0; i < sizeof callee_saved; i++)
+		push(e, callee_saved[i]);
+	e_alu_imm(e, true, 5, R_SP, 8);
+	e_store(e, OFF(host_rsp), R_SP);
+	e_mov(e, R_13, R_DI);
+	load_guest(e, true);
+	e8(e, 0x41); /* jmp r13 */
+	e8(e, 0xff);
+	e8(e, 0xe5);
+
+	k->out = here(k, e);
+	e_load(e, R_SP, OFF(host_rsp));
+	e_alu_imm(e, true, 0, R_SP, 8);
+	for (unsigned i = sizeof callee_saved; i-- > 0;)
+		pop(e, callee_saved[i]);
+	e8(e, 0xc3);
+}
+
+static void make_exits(struct jit_cache *k, struct emit *e)
+{
+	k->exit_indirect = here(k, e); /* r14: target */
+	e_store(e, OFF(st.rip), R_14);
+	k->exit_lookup = here(k, e);
+	store_guest(e);
+	leave(k, e, LEAVE_LOOKUP);
+
+	k->exit_edge = here(k, e); /* r14: the edge */
+	e_store(e, OFF(tmp[3]), R_14);
+	store_guest(e);
+	leave(k, e, LEAVE_EDGE);
+}
+
+/* Goes on at st.rip after a helper that jumped: straight to the next block if nothing wants
+ * attention and the jump table knows it. Guest registers are stored. */
+static void make_resume(struct jit_cache *k, struct emit *e)
+{
+	uint8_t *out[8];
+	unsigned n = 0;
+
+	k->resume = here(k, e);
+	e_cmp_gs32(e, OFF(attention), 0);
+	out[n++] = e_jcc(e, CC_NE);
+	e_cmp_gs8(e, OFF(irq_hint), 0);
+	out[n++] = e_jcc(e, CC_NE);
+	e_cmp_gs8(e, OFF(st.events.shadow), 0);
+	out[n++] = e_jcc(e, CC_NE);
+	e_cmp_gs32(e, OFF(st.mp_state), X86_RUNNING);
+	out[n++] = e_jcc(e, CC_NE);
+	e_op_gs(e, false, 0xf7, 0, OFF(st.rflags)); /* test dword gs:[rflags], TF */
+	e32(e, RFLAGS_TF);
+	out[n++] = e_jcc(e, CC_NE);
+	e_cmp_gs8(e, OFF(st.dr7), 0);
+	out[n++] = e_jcc(e, CC_NE);
+
+	e_load(e, R_14, OFF(st.rip));
+	e_mov32(e, R_13, R_14);
+	e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
+	e_load32(e, R_AX, OFF(mmu));
+	e_rex(e, false, 0, 0, R_AX); /* shl eax, log2(JIT_JUMP_SIZE) */
+	e8(e, 0xc1);
+	e8(e, 0xe0);
+	e8(e, 12);
+	e_rr(e, false, 0x01, R_13, R_AX);
+	e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
+	e8(e, 0xc1);
+	e8(e, 0xe0 | (R_13 & 7));
+	e8(e, 4);
+	e_op_base(e, true, true, 0x3b, R_14, R_13, (int32_t)OFF(jump[0][0].gva));
+	out[n++] = e_jcc(e, CC_NE);
+	e_op_base(e, true, true, 0x8b, R_14, R_13, (int32_t)OFF(jump[0][0].code));
+	load_guest(e, true);
+	e8(e, 0x41); /* jmp r14 */
+	e8(e, 0xff);
+	e8(e, 0xe6);
+
+	for (unsigned i = 0; i < n; i++)
+		e_patch(out[i], e->p);
+	leave(k, e, LEAVE_LOOKUP);
+}
+
+/* fn(cpu, r14, r13d) -> r14, called from a slow path; guest flags are in the slot. */
+static const void *make_query(struct jit_cache *k, struct emit *e, const void *fn)
+{
+	const void *at = here(k, e);
+
+	store_guest(e);
+	e_load(e, R_DI, OFF(self));
+	e_mov(e, R_SI, R_14);
+	e_mov32(e, R_DX, R_13);
+	e_alu_imm(e, true, 5, R_SP, 8);
+	call_c(e, fn);
+	e_alu_imm(e, true, 0, R_SP, 8);
+	e_mov(e, R_14, R_AX);
+	load_guest(e, false);
+	e8(e, 0xc3);
+	return at;
+}
+
+/* st.rip += the instruction's length, the low byte of the helper's argument. */
+static void advance_rip(struct emit *e)
+{
+	e8(e, 0x65); /* movzx eax, byte gs:[tmp[2]] */
+	e8(e, 0x0f);
+	e8(e, 0xb6);
+	e_gs(e, R_AX, OFF(tmp[2]));
+	e_op_gs(e, true, 0x01, R_AX, OFF(st.rip));
+}
+
+/* Translated code comes with r14 = arg and st.rip set: by call for PLAIN, else by jmp. */
+static const void *make_helper(struct jit_cache *k, struct emit *e, jit_helper *h,
+			       enum jit_helper_kind kind)
+{
+	const void *at = here(k, e);
+
+	store_guest(e);
+	e_store(e, OFF(tmp[2]), R_14);
+	e_load(e, R_DI, OFF(self));
+	e_mov(e, R_SI, R_14);
+	if (kind == HELPER_PLAIN)
+		e_alu_imm(e, true, 5, R_SP, 8);
+	call_c(e, (const void *)h);
+	if (kind == HELPER_PLAIN) {
+		e_alu_imm(e, true, 0, R_SP, 8);
+		e_cmp_gs32(e, OFF(attention), 0);
+		uint8_t *stop = e_jcc(e, CC_NE);
+
+		load_guest(e, true);
+		e8(e, 0xc3);
+		e_patch(stop, e->p);
+		advance_rip(e);
+		leave(k, e, LEAVE_LOOKUP);
+		return at;
+	}
+	if (kind == HELPER_ENDS)
+		advance_rip(e);
+	e_jmp_to(e, rw(k, k->resume));
+	return at;
+}
+
+static const struct {
+	jit_helper *fn;
+	enum jit_helper_kind kind;
+} helpers[] = {
+#define JIT_HELPER(name, k) {h_##name, k},
+#include "cpu/jit/helpers.inc"
+#undef JIT_HELPER
+};
+
+_Static_assert(ARRAY_SIZE(helpers) <= HELPERS_MAX, "raise HELPERS_MAX");
+
+static unsigned helper_index(jit_helper *h)
+{
+	unsigned i = 0;
+
+	while (helpers[i].fn != h) /* the list has every helper that is declared */
+		i++;
+	return i;
+}
+
+enum jit_helper_kind jit_helper_kind(jit_helper *h)
+{
+	return helpers[helper_index(h)].kind;
+}
+
+const void *jit_thunk_for(const struct jit_cache *k, jit_helper *h, enum jit_helper_kind *kind)
+{
+	unsigned i = helper_index(h);
+
+	*kind = helpers[i].kind;
+	return k->helper[i];
+}
+
+void jit_thunks_make(struct jit_cache *k)
+{
+	struct emit e = {k->hot};
+
+	make_enter(k, &e);
+	make_exits(k, &e);
+	make_resume(k, &e);
+	k->miss = make_query(k, &e, (const void *)jit_miss);
+	k->bounce_in = make_query(k, &e, (const void *)jit_bounce_in);
+	k->bounce_out = make_query(k, &e, (const void *)jit_bounce_out);
+	k->seg_addr = make_query(k, &e, (const void *)jit_seg_thunk);
+	for (unsigned i = 0; i < ARRAY_SIZE(helpers); i++)
+		k->helper[i] = make_helper(k, &e, helpers[i].fn, helpers[i].kind);
+	k->hot = (uint8_t *)align_up((uint64_t)e.p, 64);
+}

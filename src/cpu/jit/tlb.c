@@ -1,0 +1,373 @@
+/* tlb: the soft MMU: fills, flushes, and guest-virtual memory as C code reaches it.
+ *
+ * A page that holds translated code never gets a write tag, so every write to it comes by
+ * here and kills the blocks it hits. MMIO never gets a tag at all. */
+#include "cpu/jit/core.h"
+#include "cpu/jit/walk.h"
+
+/* A tag that no address of this slot can hit: non-canonical, and of another slot. */
+static uint64_t no_tag(unsigned slot)
+{
+	return 0x8000000000000000ull | (uint64_t)(slot ^ 1) << 12;
+}
+
+static struct jit_tlb_entry *entry_of(struct jit_cpu *c, enum jit_mmu m, uint64_t gva)
+{
+	return &c->tlb[(gva >> 12) & (JIT_TLB_SIZE - 1)].e[m];
+}
+
+static void entry_clear(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
+{
+	c->tlb[slot].e[m].tag_read = no_tag(slot);
+	c->tlb[slot].e[m].tag_write = no_tag(slot);
+}
+
+static void clear_all(struct jit_cpu *c, enum jit_mmu m)
+{
+	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
+		entry_clear(c, m, i);
+	c->p->tlb_filled[m] = 0;
+}
+
+void jit_tlb_init(struct jit_cpu *c)
+{
+	for (enum jit_mmu m = 0; m < 3; m++)
+		clear_all(c, m);
+}
+
+void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
+{
+	for (unsigned i = 0; i < JIT_ITLB_SIZE; i++)
+		if (global_too || !c->p->itlb_global[m][i])
+			c->itlb_id[m][i] = 0;
+}
+
+void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m)
+{
+	for (unsigned i = 0; i < JIT_JUMP_SIZE; i++)
+		c->jump[m][i].gva = 1ull << 63; /* non-canonical: never a target */
+}
+
+void jit_tlb_flush(struct jit_cpu *c, bool global_too)
+{
+	struct jit_priv *p = c->p;
+
+	for (enum jit_mmu m = 0; m < 3; m++) {
+		if (global_too || p->tlb_filled[m] > TLB_LIST) {
+			clear_all(c, m);
+		} else {
+			for (unsigned i = 0; i < p->tlb_filled[m]; i++)
+				entry_clear(c, m, p->tlb_list[m][i]);
+			p->tlb_filled[m] = 0;
+		}
+		jit_itlb_clear(c, m, global_too);
+	}
+	if (global_too)
+		p->tlb_large = false;
+}
+
+void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
+{
+	if (c->p->tlb_large) {
+		/* The page may be part of a large one, of which other slots hold parts. */
+		jit_tlb_flush(c, true);
+		return;
+	}
+	for (enum jit_mmu m = 0; m < 3; m++) {
+		entry_clear(c, m, (gva >> 12) & (JIT_TLB_SIZE - 1));
+		c->itlb_id[m][(gva >> 12) % JIT_ITLB_SIZE] = 0;
+	}
+}
+
+void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
+{
+	gpa &= ~0xfffull;
+	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
+		for (enum jit_mmu m = 0; m < 3; m++)
+			if ((c->tlb[i].e[m].gpa & ~0xfffull) == gpa)
+				c->tlb[i].e[m].tag_write = no_tag(i);
+}
+
+static noreturn void raise_address(struct jit_cpu *c, bool stack)
+{
+	jit_raise_err(c, stack ? X86_SS_FAULT : X86_GP, 0);
+}
+
+/* Walks for gva and fills its slot. Returns the page's host address, or NULL when it is not
+ * RAM (*gpa says what it is). Raises. */
+static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a, bool stack,
+		     gpa_t *gpa)
+{
+	struct jit_mapping map;
+	struct jit_tlb_entry *t = entry_of(c, m, gva);
+	uint64_t page = gva & ~0xfffull;
+	unsigned slot = (gva >> 12) & (JIT_TLB_SIZE - 1);
+	uint32_t error;
+	uint8_t *hva;
+
+	if (!jit_canonical(c, gva))
+		raise_address(c, stack);
+	if (!jit_walk(c, gva, m, a, &map, &error))
+		jit_raise_pf(c, gva, error);
+	*gpa = map.gpa;
+	hva = mem_span(c->env->mem, map.gpa, 4096);
+	if (!hva)
+		return NULL;
+	t->tag_read = page;
+	t->tag_write =
+		map.writable && !jit_code_on_page(&c->vm->cache, map.gpa) ? page : no_tag(slot);
+	t->hva = (uint64_t)hva;
+	t->gpa = map.gpa | map.global | (uint64_t)map.large << 1;
+	c->p->tlb_large |= map.large;
+	if (!map.global || m == MMU_USER) {
+		if (c->p->tlb_filled[m] < TLB_LIST)
+			c->p->tlb_list[m][c->p->tlb_filled[m]] = (uint16_t)slot;
+		c->p->tlb_filled[m]++;
+	}
+	return hva;
+}
+
+/* The host page for an access, from the TLB or by a walk; NULL: not RAM. */
+static uint8_t *page_for(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a,
+			 bool stack, gpa_t *gpa)
+{
+	struct jit_tlb_entry *t = entry_of(c, m, gva);
+
+	if ((a == ACC_WRITE ? t->tag_write : t->tag_read) == (gva & ~0xfffull) && a != ACC_FETCH) {
+		*gpa = t->gpa & ~0xfffull;
+		return (uint8_t *)t->hva;
+	}
+	return fill(c, m, gva, a, stack, gpa);
+}
+
+static bool lapic_page(const struct jit_cpu *c, gpa_t gpa)
+{
+	return c->vcpu.lapic && (gpa & ~0xfffull) == (c->st.apic_base & 0xffffff000ull) &&
+	       (c->st.apic_base & 0xc00) == 0x800;
+}
+
+/* MMIO of any length up to 8 within a page. */
+static uint64_t mmio_read(struct jit_cpu *c, gpa_t gpa, unsigned size)
+{
+	jit_fpu_leave(c);
+	if (lapic_page(c, gpa)) {
+		uint32_t v = c->vcpu.lapic->ops->mmio_read(c->vcpu.lapic, gpa & 0xff0);
+
+		return (uint64_t)v >> (gpa & 3) * 8;
+	}
+	return bus_read(c->env->bus, BUS_MMIO, gpa, size);
+}
+
+static void mmio_write(struct jit_cpu *c, gpa_t gpa, uint64_t v, unsigned size)
+{
+	jit_fpu_leave(c);
+	if (lapic_page(c, gpa))
+		c->vcpu.lapic->ops->mmio_write(c->vcpu.lapic, gpa & 0xff0, (uint32_t)v);
+	else
+		bus_write(c->env->bus, BUS_MMIO, gpa, v, size);
+}
+
+/* The largest power of two, up to 8, that the access can start with. */
+static unsigned mmio_chunk(uint64_t at, unsigned len)
+{
+	unsigned n = 8;
+
+	while (n > len || (at & (n - 1)))
+		n >>= 1;
+	return n;
+}
+
+/* One page's part of an access. */
+static void read_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to, unsigned len)
+{
+	gpa_t gpa;
+	uint8_t *page = page_for(c, m, gva, ACC_READ, false, &gpa);
+
+	if (page) {
+		jit_copy(to, page + (gva & 0xfff), len);
+		return;
+	}
+	for (unsigned n; len; len -= n, to += n, gva += n) {
+		uint64_t v;
+
+		n = mmio_chunk(gva, len);
+		v = mmio_read(c, (gpa & ~0xfffull) | (gva & 0xfff), n);
+		jit_copy(to, &v, n);
+	}
+}
+
+static void write_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const uint8_t *from,
+		       unsigned len)
+{
+	gpa_t gpa;
+	uint8_t *page = page_for(c, m, gva, ACC_WRITE, false, &gpa);
+
+	if (page) {
+		gpa_t at = (gpa & ~0xfffull) | (gva & 0xfff);
+
+		if (jit_code_overlaps(&c->vm->cache, at, len)) {
+			jit_code_invalidate(&c->vm->cache, at, len);
+			atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
+		}
+		jit_copy(page + (gva & 0xfff), from, len);
+		return;
+	}
+	for (unsigned n; len; len -= n, from += n, gva += n) {
+		uint64_t v = 0;
+
+		n = mmio_chunk(gva, len);
+		jit_copy(&v, from, n);
+		mmio_write(c, (gpa & ~0xfffull) | (gva & 0xfff), v, n);
+	}
+}
+
+void jit_read_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, void *to, unsigned len)
+{
+	uint8_t *at = to;
+
+	if ((gva & 0xfff) + len > 4096 && len <= 4096)
+		jit_probe(c, m, gva, len, ACC_READ);
+	for (unsigned n; len; len -= n, at += n, gva += n) {
+		n = (unsigned)min_u64(4096 - (gva & 0xfff), len);
+		read_part(c, m, gva, at, n);
+	}
+}
+
+void jit_write_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const void *from, unsigned len)
+{
+	const uint8_t *at = from;
+
+	if ((gva & 0xfff) + len > 4096)
+		for (uint64_t page = gva & ~0xfffull; page < gva + len; page += 4096)
+			jit_probe(c, m, max_u64(page, gva), 1, ACC_WRITE);
+	for (unsigned n; len; len -= n, at += n, gva += n) {
+		n = (unsigned)min_u64(4096 - (gva & 0xfff), len);
+		write_part(c, m, gva, at, n);
+	}
+}
+
+uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size)
+{
+	uint64_t v = 0;
+
+	jit_read_buf(c, m, gva, &v, size);
+	return v;
+}
+
+void jit_write(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint64_t v, unsigned size)
+{
+	jit_write_buf(c, m, gva, &v, size);
+}
+
+void jit_probe(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned len, enum jit_access a)
+{
+	gpa_t gpa;
+
+	page_for(c, m, gva, a, false, &gpa);
+	if ((gva & 0xfff) + len > 4096)
+		page_for(c, m, (gva | 0xfff) + 1, a, false, &gpa);
+}
+
+void *jit_ram(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a, unsigned *left)
+{
+	gpa_t gpa;
+	uint8_t *page = page_for(c, m, gva, a, false, &gpa);
+
+	if (!page || (a == ACC_WRITE && jit_code_on_page(&c->vm->cache, gpa)))
+		return NULL;
+	*left = 4096 - (gva & 0xfff);
+	return page + (gva & 0xfff);
+}
+
+/* Expand-down segments (type 01xx) are valid above the limit (SDM 5.3). */
+static bool limit_ok(const struct x86_seg *s, uint64_t offset, unsigned size)
+{
+	uint64_t last = offset + size - 1;
+
+	if ((s->attr & SEG_S) && (s->attr & 0xc) == 0x4)
+		return offset > s->limit && last <= (s->attr & SEG_DB ? 0xffffffffu : 0xffffu);
+	return last <= s->limit;
+}
+
+uint64_t jit_seg_addr(struct jit_cpu *c, enum x86_sreg s, uint64_t offset, unsigned size,
+		      enum jit_access a)
+{
+	const struct x86_seg *seg = &c->st.seg[s];
+	uint64_t gva;
+
+	if (jit_code64(c)) {
+		gva = offset + (s >= X86_FS ? seg->base : 0);
+		if (!jit_canonical(c, gva))
+			raise_address(c, s == X86_SS);
+		return gva;
+	}
+	if ((seg->attr & SEG_UNUSABLE) || !limit_ok(seg, offset, size))
+		raise_address(c, s == X86_SS);
+	if (!(c->mode & MODE_REAL)) {
+		bool code = seg->attr & 8, rw = seg->attr & 2;
+
+		if (a == ACC_WRITE ? code || !rw : code && !rw)
+			raise_address(c, s == X86_SS);
+	}
+	return (uint32_t)(seg->base + offset);
+}
+
+uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg)
+{
+	return jit_seg_addr(c, (enum x86_sreg)(arg >> 24), offset, SITE_SIZE(arg),
+			    arg & SITE_WRITE ? ACC_WRITE : ACC_READ);
+}
+
+/* An access that spans two pages: one host address for both when they lie side by side in
+ * RAM and may be accessed directly; a copy for a plain read; else NULL, for the slow way. */
+static uint8_t *miss_across(struct jit_cpu *c, uint64_t gva, uint32_t site)
+{
+	enum jit_mmu m = SITE_MMU(site);
+	enum jit_access a = site & SITE_WRITE ? ACC_WRITE : ACC_READ;
+	gpa_t gpa1, gpa2;
+	uint8_t *one = page_for(c, m, gva, a, site & SITE_STACK, &gpa1);
+	uint8_t *two = page_for(c, m, (gva | 0xfff) + 1, a, site & SITE_STACK, &gpa2);
+
+	if (!one || !two)
+		return NULL;
+	if (a == ACC_WRITE &&
+	    (jit_code_on_page(&c->vm->cache, gpa1) || jit_code_on_page(&c->vm->cache, gpa2)))
+		return NULL;
+	if (two == one + 4096)
+		return one + (gva & 0xfff);
+	if (a == ACC_WRITE || SITE_SIZE(site) > sizeof c->bounce - 64)
+		return NULL;
+	unsigned first = 4096 - (gva & 0xfff);
+	uint8_t *at = c->bounce + (gva & 63); /* alignment faults stay */
+
+	jit_copy(at, one + (gva & 0xfff), first);
+	jit_copy(at + first, two, SITE_SIZE(site) - first);
+	return at;
+}
+
+uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
+{
+	unsigned size = SITE_SIZE(site);
+	uint8_t *page, *at = NULL;
+	gpa_t gpa;
+
+	c->p->misses++;
+	if (!(c->mode & MODE_CODE64))
+		gva = (uint32_t)gva;
+	if (site & SITE_MASKED)
+		jit_leave(c, LEAVE_STEP);
+	if ((gva & 0xfff) + size > 4096) {
+		at = miss_across(c, gva, site);
+	} else {
+		bool write = site & SITE_WRITE;
+
+		page = page_for(c, SITE_MMU(site), gva, write ? ACC_WRITE : ACC_READ,
+				site & SITE_STACK, &gpa);
+		if (page && !(write && jit_code_overlaps(&c->vm->cache,
+							 (gpa & ~0xfffull) | (gva & 0xfff), size)))
+			at = page + (gva & 0xfff);
+	}
+	if (!at)
+		jit_leave(c, LEAVE_STEP);
+	return at;
+}

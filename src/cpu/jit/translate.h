@@ -1,0 +1,110 @@
+/* translate: the state of one block's translation, shared by translate_slow.c (the block,
+ * and control flow), memory_slow.c (operands in memory) and moves_slow.c (instructions that are
+ * rewritten by hand). */
+#pragma once
+
+#include "cpu/jit/core.h"
+#include "cpu/jit/insn.h"
+
+#define OFF(field) ((uint32_t)offsetof(struct jit_cpu, field))
+#define OFF_GPR(n) (OFF(st.gpr) + 8 * (uint32_t)(n))
+
+/* Room that one instruction may take, hot or cold; its blocks end before they reach it. */
+#define INSN_ROOM 512
+
+struct slow_path { /* an access whose TLB check failed */
+	uint8_t *jump, *back;
+	const struct insn *i;
+	uint32_t site, tag; /* tag: displacement of the entry's tag off r13 */
+};
+
+struct xlate {
+	struct jit_cpu *c;
+	struct jit_vm *vm;
+	struct jit_cache *k;
+	uint32_t mode;
+	enum jit_mmu mmu;
+	bool step;
+	struct emit hot, cold;
+	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
+	bool done;     /* control does not fall out of the last instruction */
+
+	ZydisDecoder decoder;
+	struct insn in[BLOCK_INSNS];
+	unsigned n;
+	bool blocked; /* the last in[] was not decoded: helper raises for it */
+	struct jit_page *page2;
+
+	struct jit_block *b;
+	struct jit_edge edge[EDGE_MAX];
+	unsigned edges;
+	struct jit_site site[BLOCK_INSNS];
+	unsigned sites;
+	struct slow_path slow[BLOCK_INSNS * 3];
+	unsigned slows;
+};
+
+static inline bool x_code64(const struct xlate *x)
+{
+	return x->mode & MODE_CODE64;
+}
+
+/* The address after i, as RIP has it. */
+static inline uint64_t x_next(const struct xlate *x, const struct insn *i)
+{
+	uint64_t next = i->gva + i->z.length;
+
+	return x_code64(x) ? next : (uint32_t)next;
+}
+
+/* --- flags (translate_slow.c) --- */
+void x_save_flags(struct emit *e);
+void x_need_slot(
+	struct xlate *x); /* afterwards the slot holds the flags: the host's may be clobbered */
+void x_need_host(struct xlate *x); /* uses r13 */
+static inline void x_clobber(struct xlate *x)
+{
+	x->flags &= (uint8_t)~FLAGS_HOST;
+}
+
+/* --- memory_slow.c. All of these need FLAGS_SLOT and clobber the host's flags. --- */
+/* r14 = effective address of op, before segmentation; extra is added to the displacement. */
+void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, int extra);
+/* r14 = linear address of the effective address in r14. */
+void x_linear(struct xlate *x, const struct insn *i, enum x86_sreg seg, unsigned size,
+	      uint32_t access);
+/* r14 = host address of the linear address in r14, checked for access (SITE_READ|SITE_WRITE|
+ * SITE_STACK|SITE_MASKED). In step mode: of the bounce buffer. */
+void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t access);
+/* All three for a memory operand. */
+void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, uint32_t access,
+	   int extra);
+/* r14 = host address of the stack at rSP + offset */
+void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, uint32_t access);
+/* rSP += by; flags untouched */
+void x_stack_move(struct xlate *x, int by);
+/* After the instruction wrote to where x_check pointed (step mode writes it back). */
+void x_written(struct xlate *x);
+enum x86_sreg x_seg(const ZydisDecodedOperand *op);
+void x_slow_paths(struct xlate *x);
+void x_store_rip(struct xlate *x, struct emit *e, const struct insn *i);
+
+/* --- moves_slow.c --- */
+void x_mov(struct xlate *x, const struct insn *i);
+void x_push(struct xlate *x, const struct insn *i);
+void x_pop(struct xlate *x, const struct insn *i);
+void x_lea(struct xlate *x, const struct insn *i);
+void x_xlat(struct xlate *x, const struct insn *i);
+void x_leave(struct xlate *x, const struct insn *i);
+void x_bt(struct xlate *x, const struct insn *i);
+void x_copy(struct xlate *x, const struct insn *i);
+/* host register = guest register, and back; size 2 keeps the upper bits, 4 zero-extends */
+void x_get(struct xlate *x, unsigned host, unsigned guest);
+void x_put(struct xlate *x, unsigned guest, unsigned host, unsigned size);
+/* mov host, [r14] zero-extended from size bytes; mov [r14], host */
+void x_load(struct xlate *x, unsigned host, unsigned size);
+void x_store(struct xlate *x, unsigned host, unsigned size);
+/* Calls a helper with the given argument; ends the block unless it is PLAIN. */
+void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg);
+/* Packs i's operands for a helper; leaves c->ea and c->ea_seg for a memory operand. */
+uint64_t x_helper_arg(struct xlate *x, const struct insn *i, uint32_t imm);

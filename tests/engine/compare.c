@@ -1,0 +1,146 @@
+/* compare: what is left out of the comparison, by name:
+ *
+ * - RF in the flags: Linux clears it in the signal frame; tests/guest has it.
+ * - The x87 instruction and data pointers and opcode (FIP, FDP, FOP), in the state and in
+ *   the images that FNSAVE, FNSTENV, FXSAVE and XSAVE store: an engine that copies x87
+ *   instructions leaves them as the copy has them.
+ * - Bit P of a page fault's error code for kernel addresses: Linux sets it always, to hide
+ *   its own mappings.
+ * - XINUSE (XSTATE_BV): which components are in their initial state is up to the
+ *   implementation; the components are compared.
+ * - MXCSR_MASK and reserved parts of the XSAVE area. */
+#include "compare.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool stores_x87_pointers(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64: return true;
+	default: return false;
+	}
+}
+
+/* Nothing of memory is compared after such an instruction but that it is the same
+ * elsewhere: the image's pointer fields lie at different offsets in each format. */
+static void drop_x87_pointers(const struct user_case *c, struct user_end *end)
+{
+	for (unsigned p = 0; p < DATA_RW_PAGES; p++)
+		memset(end->mem[p], 0, PAGE);
+}
+
+void compare_normalize(const struct user_case *c, const struct forms *fs, struct user_end *end)
+{
+	if (!end->ran)
+		return;
+	user_xsave_normalize(end->s.xsave);
+	memset(end->s.xsave + 6, 0, 18);
+	memset(end->s.xsave + 512, 0, 64);
+	end->s.rflags &= ~(uint64_t)RFLAGS_RF;
+	if (end->vector == X86_PF && end->cr2 >> 47)
+		end->error &= ~PF_P;
+	for (unsigned i = 0; i < c->forms; i++)
+		if (stores_x87_pointers(fs->f[c->form[i]].mnemonic))
+			drop_x87_pointers(c, end);
+}
+
+struct text {
+	char *to;
+	unsigned len;
+	bool any;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(t->to, t->len, fmt, ap);
+	va_end(ap);
+	t->any = true;
+	if (n > 0 && (unsigned)n < t->len) {
+		t->to += n;
+		t->len -= (unsigned)n;
+	}
+}
+
+static void say_u64(struct text *t, const char *name, uint64_t want, uint64_t got)
+{
+	if (want != got)
+		say(t, "\t%s: want %#lx, got %#lx\n", name, want, got);
+}
+
+static const char *const gpr_name[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					 "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static void compare_bytes(struct text *t, const char *name, const uint8_t *want, const uint8_t *got,
+			  unsigned len)
+{
+	for (unsigned i = 0; i < len; i += 8)
+		if (memcmp(want + i, got + i, 8)) {
+			say(t, "\t%s+%#x: want %#lx, got %#lx\n", name, i, load_le(want + i, 8),
+			    load_le(got + i, 8));
+			return; /* one is enough to look at */
+		}
+}
+
+/* Register file of component n (128-bit lanes etc.) by name. */
+static void compare_xsave(struct text *t, const uint8_t *want, const uint8_t *got)
+{
+	static const char *const name[8] = {"", "", "ymm_hi", "", "", "k", "zmm_hi256", "hi16_zmm"};
+
+	say_u64(t, "fcw", load_le(want, 2), load_le(got, 2));
+	say_u64(t, "fsw", load_le(want + 2, 2), load_le(got + 2, 2));
+	say_u64(t, "ftw", want[4], got[4]);
+	say_u64(t, "mxcsr", load_le(want + 24, 4), load_le(got + 24, 4));
+	compare_bytes(t, "st", want + 32, got + 32, 128);
+	compare_bytes(t, "xmm", want + 160, got + 160, 256);
+	for (unsigned n = 2; n < 8; n++) {
+		uint32_t size, at = user_xoffset(n, &size);
+
+		if (user_xfeatures() & BIT(n))
+			compare_bytes(t, name[n], want + at, got + at, size);
+	}
+}
+
+bool compare_ends(const struct user_end *want, const struct user_end *got, char *text, unsigned len)
+{
+	struct text t = {text, len, false};
+
+	*text = 0;
+	if (!want->ran || !got->ran) {
+		say(&t, "\t%s: %s\n", want->ran ? "guest" : "native",
+		    want->ran ? got->broke : want->broke);
+		return false;
+	}
+	say_u64(&t, "vector", want->vector, got->vector);
+	if (want->vector == got->vector)
+		say_u64(&t, "error code", want->error, got->error);
+	say_u64(&t, "cr2", want->cr2, got->cr2);
+	say_u64(&t, "rip", want->s.rip, got->s.rip);
+	say_u64(&t, "rflags", want->s.rflags, got->s.rflags);
+	for (int i = 0; i < 16; i++)
+		say_u64(&t, gpr_name[i], want->s.gpr[i], got->s.gpr[i]);
+	say_u64(&t, "fs_base", want->s.fs_base, got->s.fs_base);
+	say_u64(&t, "gs_base", want->s.gs_base, got->s.gs_base);
+	compare_xsave(&t, want->s.xsave, got->s.xsave);
+	for (unsigned p = 0; p < DATA_RW_PAGES; p++) {
+		char name[24];
+
+		snprintf(name, sizeof name, "mem[%#lx]", DATA_BASE + data_rw_page(p) * PAGE);
+		compare_bytes(&t, name, want->mem[p], got->mem[p], PAGE);
+	}
+	return !t.any;
+}

@@ -1,0 +1,16 @@
+/* guest: runs user cases in ring 3 of a VM on an engine; the counterpart of native.h.
+ * The VM is made once per batch, in the child. */
+#pragma once
+
+#include "batch.h"
+#include "cpu/engine.h"
+#include "longmode.h"
+
+struct guest_runner {
+	struct batch_runner runner;
+	const struct engine *engine;
+	struct vm *vm;
+	struct longmode lm;
+};
+
+void guest_runner_init(struct guest_runner *g, const struct engine *engine);

@@ -1,11 +1,8 @@
 #include "cli/console_keys.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
+#include "base/test.h"
 
 static struct console_keys keys;
 static enum console_key key;

@@ -1,16 +1,13 @@
 #include "cli/console_out.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "base/test.h"
 
 /* More than a pipe and our buffer hold together. */
 #define MUCH 200000u

@@ -1,10 +1,8 @@
 #include "cli/options.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 
-#include <cmocka.h>
+#include "base/test.h"
 
 struct opts {
 	bool json, help;

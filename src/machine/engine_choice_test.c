@@ -1,12 +1,8 @@
 #include "machine/engine_choice.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#include "base/test.h"
 #include "cpu/engine.h"
 #include "cpu/probe.h"
 

@@ -2,13 +2,10 @@
 #include "machine/vcpu_thread.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <time.h>
 
-#include <cmocka.h>
+#include "base/test.h"
 
 struct guest {
 	struct vcpu vcpu;

@@ -29,10 +29,10 @@ struct cpuid_table {
 };
 
 struct cpuid_opts {
-	uint64_t tsc_hz;   /* 0: the host's, measured */
-	uint64_t apic_hz;  /* LAPIC timer input */
+	uint64_t tsc_hz;  /* 0: the host's, measured */
+	uint64_t apic_hz; /* LAPIC timer input */
 	unsigned cpus;
-	bool jit;          /* cut to what the JIT engine carries */
+	bool jit; /* cut to what the JIT engine carries */
 	bool have_x2apic;
 };
 

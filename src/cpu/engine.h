@@ -34,8 +34,8 @@ struct lapic_port {
 	const struct lapic_ops *ops;
 };
 struct lapic_ops {
-	bool (*pending)(struct lapic_port *p);   /* a vector above PPR waits (or ExtINT via LINT0) */
-	int (*ack)(struct lapic_port *p);        /* the vector, moved from IRR to ISR; -1 if none */
+	bool (*pending)(struct lapic_port *p); /* a vector above PPR waits (or ExtINT via LINT0) */
+	int (*ack)(struct lapic_port *p);      /* the vector, moved from IRR to ISR; -1 if none */
 	uint8_t (*get_cr8)(struct lapic_port *p);
 	void (*set_cr8)(struct lapic_port *p, uint8_t cr8);
 	/* APIC base, x2APIC range 0x800-0x8ff and TSC deadline; false: #GP */
@@ -57,13 +57,14 @@ struct engine_env {
 	struct bus *bus;
 	struct clock *clock;
 	const struct cpuid_table *cpuid;
-	struct extint *extint;       /* may be NULL in tests */
-	void (*eoi)(void *ctx, uint8_t vector); /* a level-triggered vector was EOIed (KVM split irqchip) */
+	struct extint *extint; /* may be NULL in tests */
+	/* A level-triggered vector was EOIed (KVM split irqchip). */
+	void (*eoi)(void *ctx, uint8_t vector);
 	void *eoi_ctx;
-	uint64_t apic_hz;            /* LAPIC timer input; 0: 1 GHz */
-	uint64_t wall_epoch_ns;      /* wall clock at guest time 0, for kvmclock */
-	uint64_t code_cache_bytes;   /* JIT; 0: its default */
-	bool force;                  /* KVM: run although the probe says no */
+	uint64_t apic_hz;          /* LAPIC timer input; 0: 1 GHz */
+	uint64_t wall_epoch_ns;    /* wall clock at guest time 0, for kvmclock */
+	uint64_t code_cache_bytes; /* JIT; 0: its default */
+	bool force;                /* KVM: run although the probe says no */
 };
 
 struct engine;
@@ -75,7 +76,7 @@ struct engine_vm { /* base of each engine's per-VM object */
 struct vcpu { /* base of each engine's per-vCPU object */
 	const struct engine *engine;
 	struct engine_vm *vm;
-	uint32_t index; /* also its APIC ID */
+	uint32_t index;           /* also its APIC ID */
 	struct lapic_port *lapic; /* set by the machine after vcpu_new, before run; NULL on KVM */
 };
 

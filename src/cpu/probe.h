@@ -11,8 +11,8 @@ enum kvm_verdict { KVM_USABLE, KVM_ABSENT, KVM_DENIED, KVM_BROKEN, KVM_SLOW };
 
 struct kvm_finding {
 	enum kvm_verdict verdict;
-	char line[200];        /* one line for people: what was found, and why it is (not) taken */
-	uint64_t insn_per_s;   /* ring 0, measured; 0 when it never ran */
+	char line[200];      /* one line for people: what was found, and why it is (not) taken */
+	uint64_t insn_per_s; /* ring 0, measured; 0 when it never ran */
 	bool has_page_fault, has_interrupt, has_syscall; /* worked as the manual says */
 };
 

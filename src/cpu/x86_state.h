@@ -8,7 +8,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_R8, X86_R15 = 15 };
+enum {
+	X86_RAX,
+	X86_RCX,
+	X86_RDX,
+	X86_RBX,
+	X86_RSP,
+	X86_RBP,
+	X86_RSI,
+	X86_RDI,
+	X86_R8,
+	X86_R15 = 15
+};
 enum x86_sreg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_SREGS };
 
 /* A segment register with its hidden part (3.4.3). attr holds the descriptor's
@@ -21,15 +32,15 @@ struct x86_seg {
 	uint16_t attr;
 };
 
-#define SEG_TYPE 0x000f
-#define SEG_S 0x0010
+#define SEG_TYPE      0x000f
+#define SEG_S         0x0010
 #define SEG_DPL_SHIFT 5
-#define SEG_P 0x0080
-#define SEG_AVL 0x0100
-#define SEG_L 0x0200
-#define SEG_DB 0x0400
-#define SEG_G 0x0800
-#define SEG_UNUSABLE 0x1000
+#define SEG_P         0x0080
+#define SEG_AVL       0x0100
+#define SEG_L         0x0200
+#define SEG_DB        0x0400
+#define SEG_G         0x0800
+#define SEG_UNUSABLE  0x1000
 
 struct x86_dtr {
 	uint64_t base;
@@ -47,8 +58,8 @@ struct x86_events {
 	bool interrupt_soft;
 	bool nmi_pending;
 	bool nmi_injected;
-	bool nmi_masked;     /* between NMI delivery and IRET */
-	uint8_t shadow;      /* 1: after STI, 2: after MOV SS / POP SS; for one instruction */
+	bool nmi_masked; /* between NMI delivery and IRET */
+	uint8_t shadow;  /* 1: after STI, 2: after MOV SS / POP SS; for one instruction */
 };
 
 enum x86_mp_state { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI, X86_UNINITIALIZED };
@@ -105,67 +116,83 @@ void x86_state_print(const struct x86_state *s, char *to, uint32_t len);
 #define CR0_CD 0x40000000u
 #define CR0_PG 0x80000000u
 
-#define CR4_VME 0x000001u
-#define CR4_PVI 0x000002u
-#define CR4_TSD 0x000004u
-#define CR4_DE 0x000008u
-#define CR4_PSE 0x000010u
-#define CR4_PAE 0x000020u
-#define CR4_MCE 0x000040u
-#define CR4_PGE 0x000080u
-#define CR4_PCE 0x000100u
-#define CR4_OSFXSR 0x000200u
+#define CR4_VME        0x000001u
+#define CR4_PVI        0x000002u
+#define CR4_TSD        0x000004u
+#define CR4_DE         0x000008u
+#define CR4_PSE        0x000010u
+#define CR4_PAE        0x000020u
+#define CR4_MCE        0x000040u
+#define CR4_PGE        0x000080u
+#define CR4_PCE        0x000100u
+#define CR4_OSFXSR     0x000200u
 #define CR4_OSXMMEXCPT 0x000400u
-#define CR4_UMIP 0x000800u
-#define CR4_LA57 0x001000u
-#define CR4_FSGSBASE 0x010000u
-#define CR4_PCIDE 0x020000u
-#define CR4_OSXSAVE 0x040000u
-#define CR4_SMEP 0x100000u
-#define CR4_SMAP 0x200000u
-#define CR4_PKE 0x400000u
+#define CR4_UMIP       0x000800u
+#define CR4_LA57       0x001000u
+#define CR4_FSGSBASE   0x010000u
+#define CR4_PCIDE      0x020000u
+#define CR4_OSXSAVE    0x040000u
+#define CR4_SMEP       0x100000u
+#define CR4_SMAP       0x200000u
+#define CR4_PKE        0x400000u
 
 #define EFER_SCE 0x001u
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
 #define EFER_NXE 0x800u
 
-#define RFLAGS_CF 0x00000001u
+#define RFLAGS_CF    0x00000001u
 #define RFLAGS_FIXED 0x00000002u
-#define RFLAGS_PF 0x00000004u
-#define RFLAGS_AF 0x00000010u
-#define RFLAGS_ZF 0x00000040u
-#define RFLAGS_SF 0x00000080u
-#define RFLAGS_TF 0x00000100u
-#define RFLAGS_IF 0x00000200u
-#define RFLAGS_DF 0x00000400u
-#define RFLAGS_OF 0x00000800u
-#define RFLAGS_IOPL 0x00003000u
-#define RFLAGS_NT 0x00004000u
-#define RFLAGS_RF 0x00010000u
-#define RFLAGS_VM 0x00020000u
-#define RFLAGS_AC 0x00040000u
-#define RFLAGS_VIF 0x00080000u
-#define RFLAGS_VIP 0x00100000u
-#define RFLAGS_ID 0x00200000u
+#define RFLAGS_PF    0x00000004u
+#define RFLAGS_AF    0x00000010u
+#define RFLAGS_ZF    0x00000040u
+#define RFLAGS_SF    0x00000080u
+#define RFLAGS_TF    0x00000100u
+#define RFLAGS_IF    0x00000200u
+#define RFLAGS_DF    0x00000400u
+#define RFLAGS_OF    0x00000800u
+#define RFLAGS_IOPL  0x00003000u
+#define RFLAGS_NT    0x00004000u
+#define RFLAGS_RF    0x00010000u
+#define RFLAGS_VM    0x00020000u
+#define RFLAGS_AC    0x00040000u
+#define RFLAGS_VIF   0x00080000u
+#define RFLAGS_VIP   0x00100000u
+#define RFLAGS_ID    0x00200000u
 #define RFLAGS_ARITH (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
 
-#define XCR0_X87 0x01u
-#define XCR0_SSE 0x02u
-#define XCR0_AVX 0x04u
+#define XCR0_X87    0x01u
+#define XCR0_SSE    0x02u
+#define XCR0_AVX    0x04u
 #define XCR0_AVX512 0xe0u
-#define XCR0_PKRU 0x200u
+#define XCR0_PKRU   0x200u
 
 /* Exception vectors (6.3.1) */
 enum x86_vector {
-	X86_DE, X86_DB, X86_NMI, X86_BP, X86_OF, X86_BR, X86_UD, X86_NM, X86_DF,
-	X86_TS = 10, X86_NP, X86_SS_FAULT, X86_GP, X86_PF, X86_MF = 16, X86_AC, X86_MC, X86_XM
+	X86_DE,
+	X86_DB,
+	X86_NMI,
+	X86_BP,
+	X86_OF,
+	X86_BR,
+	X86_UD,
+	X86_NM,
+	X86_DF,
+	X86_TS = 10,
+	X86_NP,
+	X86_SS_FAULT,
+	X86_GP,
+	X86_PF,
+	X86_MF = 16,
+	X86_AC,
+	X86_MC,
+	X86_XM
 };
 
 /* Page-fault error code bits (4.7) */
-#define PF_P 0x01u
-#define PF_W 0x02u
-#define PF_U 0x04u
+#define PF_P    0x01u
+#define PF_W    0x02u
+#define PF_U    0x04u
 #define PF_RSVD 0x08u
-#define PF_I 0x10u
-#define PF_PK 0x20u
+#define PF_I    0x10u
+#define PF_PK   0x20u

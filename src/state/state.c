@@ -416,7 +416,7 @@ static void end_reading(struct state *s)
 	s->field_count = s->next_field = 0;
 }
 
-/* The unused field of that name. Walkers mostly ask in the order of the file, so the look
+/* The field of that name. Walkers mostly ask in the order of the file, so the look
  * starts where the last one ended. */
 static struct field *find_field(struct state *s, const char *name)
 {
@@ -424,7 +424,7 @@ static struct field *find_field(struct state *s, const char *name)
 		size_t k = (s->next_field + i) % s->field_count;
 		struct field *f = &s->fields[k];
 
-		if (f->used || !name_is(f->name, f->name_len, name))
+		if (!name_is(f->name, f->name_len, name))
 			continue;
 		f->used = true;
 		s->next_field = k + 1;

@@ -177,6 +177,29 @@ static void a_failed_field_is_not_changed(void **unused)
 	state_free(w);
 }
 
+static void bytes_of_another_length_are_refused(void **unused)
+{
+	struct state *w = state_writer(), *s;
+	uint8_t five[5] = {0}, four[4];
+	const void *bytes;
+	struct err e;
+	size_t len;
+
+	state_begin(w, "dev", 0);
+	state_bytes(w, "rx", five, sizeof five);
+	state_end(w);
+	bytes = state_written(w, &len);
+
+	s = state_reader(bytes, len);
+	state_begin(s, "dev", 0);
+	state_bytes(s, "rx", four, sizeof four);
+	state_end(s);
+	assert_int_equal(state_result(s, &e), -EBADMSG);
+	assert_string_equal(e.text, "section 'dev' 0: field 'rx' has 5 bytes instead of 4");
+	state_free(s);
+	state_free(w);
+}
+
 /* A file of section dev 0 with u8 fields of the given names, NULL-ended. */
 static struct state *file_with(const char *const names[])
 {
@@ -352,6 +375,7 @@ int main(void)
 		cmocka_unit_test(any_flipped_bit_is_noticed),
 		cmocka_unit_test(any_cut_is_noticed),
 		cmocka_unit_test(a_failed_field_is_not_changed),
+		cmocka_unit_test(bytes_of_another_length_are_refused),
 		cmocka_unit_test(fields_may_stand_in_any_order),
 		cmocka_unit_test(a_new_field_takes_its_default_in_an_old_file),
 		cmocka_unit_test(a_missing_field_is_named),

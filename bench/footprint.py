@@ -1,7 +1,8 @@
 """Measures two things. Start: the whole life of a process whose guest, a few bytes of multiboot
 image, ends the machine with its first instructions (port 0xf4); so it is an upper bound of the
 time to the first guest instruction. Memory: the proportional set size (PSS) of the process while
-its guest idles at a shell, less the pages of guest RAM."""
+its guest idles at a shell, less the pages of guest RAM; and less Holon's translated code, too, which
+has a limit of its own."""
 
 import os
 import select
@@ -74,20 +75,21 @@ def ram_inode(pid, ram_bytes):
 
 
 def pss_kib(pid, ram_bytes):
-    """(beyond guest RAM, guest RAM)"""
+    """(beyond guest RAM, beyond that and Holon's translated code)"""
     ram = ram_inode(pid, ram_bytes)
     if ram is None:
         common.fail(f"process {pid} has no memfd of {ram_bytes} bytes: which mapping is guest RAM?")
-    total, guest, inode = 0, 0, None
+    total, guest, code, inode, name = 0, 0, 0, None, ""
     with open(f"/proc/{pid}/smaps") as f:
         for line in f:
             words = line.split()
             if words[0] == "Pss:":
                 total += int(words[1])
                 guest += int(words[1]) if inode == ram else 0
+                code += int(words[1]) if name == "/memfd:holon-code" else 0
             elif not words[0].endswith(":"):
-                inode = int(words[4])
-    return total - guest, guest
+                inode, name = int(words[4]), words[5] if len(words) > 5 else ""
+    return total - guest, total - guest - code
 
 
 def idle_kib(options, command):
@@ -102,7 +104,7 @@ def idle_kib(options, command):
                 common.fail(f"{command[0]} ended before the shell:\n" + seen.decode(errors="replace")[-800:])
             seen += piece
         time.sleep(options.settle)
-        return pss_kib(p.pid, options.memory << 20)[0]
+        return pss_kib(p.pid, options.memory << 20)
     finally:
         p.kill()
         p.wait()
@@ -116,10 +118,13 @@ def memory(options, directory, commands):
         full["qemu"] = commands["qemu"] + [
             "-object", f"memory-backend-memfd,id=ram,size={options.memory}M", "-machine",
             "memory-backend=ram", "-nographic", "-kernel", kernel, "-initrd", ramdisk, "-append", options.append]
-    kib = {"holon": [], "qemu": []}
+    kib = {"holon": [], "qemu": [], "holon_without_code": []}
     for _ in range(options.idle_runs):
         for name in full:
-            kib[name].append(idle_kib(options, full[name]))
+            beyond, without_code = idle_kib(options, full[name])
+            kib[name].append(beyond)
+            if name == "holon":
+                kib["holon_without_code"].append(without_code)
     return kib
 
 
@@ -146,7 +151,8 @@ def main():
     mib = {name: [k / 1024 for k in samples] for name, samples in kib.items()}
     if options.idle_runs:
         common.show(f"Idle guest of {options.memory} MiB", "MiB (PSS)", 1,
-                    [("beyond guest RAM", mib["holon"], mib["qemu"])])
+                    [("beyond guest RAM", mib["holon"], mib["qemu"]),
+                     ("without translated code", mib["holon_without_code"], [])])
 
 
 main()

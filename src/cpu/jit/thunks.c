@@ -47,6 +47,19 @@ static void call_c(struct emit *e, const void *fn)
 	e8(e, 0xd0);
 }
 
+/* A helper may have put the guest's vectors away; they must be back before more translated
+ * code runs. rsp is a multiple of 16. */
+static void bring_fpu_back(struct emit *e)
+{
+	uint8_t *live;
+
+	e_cmp_gs8(e, OFF(fpu_live), 0);
+	live = e_jcc(e, CC_NE);
+	e_load(e, R_DI, OFF(self));
+	call_c(e, (const void *)jit_fpu_enter);
+	e_patch(live, e->p);
+}
+
 static const void *here(const struct jit_cache *k, const struct emit *e)
 {
 	return jit_rx(k, e->p);
@@ -137,6 +150,7 @@ static void make_resume(struct jit_cache *k, struct emit *e)
 	e_op_base(e, true, true, 0x3b, R_14, R_13, (int32_t)OFF(jump[0][0].gva));
 	out[n++] = e_jcc(e, CC_NE);
 	e_op_base(e, true, true, 0x8b, R_14, R_13, (int32_t)OFF(jump[0][0].code));
+	bring_fpu_back(e); /* keeps r14 */
 	load_guest(e, true);
 	e8(e, 0x41); /* jmp r14 */
 	e8(e, 0xff);
@@ -189,6 +203,7 @@ static const void *make_helper(struct jit_cache *k, struct emit *e, jit_helper *
 		e_alu_imm(e, true, 5, R_SP, 8);
 	call_c(e, (const void *)h);
 	if (kind == HELPER_PLAIN) {
+		bring_fpu_back(e);
 		e_alu_imm(e, true, 0, R_SP, 8);
 		e_cmp_gs32(e, OFF(attention), 0);
 		uint8_t *stop = e_jcc(e, CC_NE);

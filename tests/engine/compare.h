@@ -10,5 +10,5 @@
 void compare_normalize(const struct user_case *c, const struct forms *fs, struct user_end *end);
 
 /* Writes the first differences into text; false when there are some. Both normalized. */
-bool compare_ends(const struct user_end *want, const struct user_end *got, char *text,
-		  unsigned len);
+bool compare_ends(const struct user_case *c, const struct forms *fs, const struct user_end *want,
+		  const struct user_end *got, char *text, unsigned len);

@@ -385,7 +385,10 @@ static uint8_t *put_legacy(const struct form *f, uint8_t *p, struct rng *r, bool
 {
 	uint8_t rex = (uint8_t)(0x40 | f->w << 3 | (plain ? 0 : rng_below(r, 8)));
 
-	if (!f->prefix && !plain && rng_odds(r, 4)) {
+	/* Some processors take a REP prefix on LOOP and LOOPNE for another condition. */
+	bool loop = f->map == 0 && (f->opcode & 0xfc) == 0xe0;
+
+	if (!f->prefix && !plain && !loop && rng_odds(r, 4)) {
 		static const uint8_t extra[] = {0xf0, 0xf3, 0xf2};
 
 		*p++ = extra[rng_below(r, 3)];

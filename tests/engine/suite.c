@@ -82,7 +82,7 @@ static void judge(struct suite *s, unsigned i)
 
 	if (s->want[i].ran && s->want[i].vector == X86_BP)
 		s->usable[form] = true;
-	if (compare_ends(&s->want[i], &s->got[i], text, sizeof text)) {
+	if (compare_ends(c, &s->fs, &s->want[i], &s->got[i], text, sizeof text)) {
 		s->passed++;
 		s->passed_by[form]++;
 		return;

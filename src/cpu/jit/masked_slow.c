@@ -55,6 +55,60 @@ static bool packs(ZydisMnemonic m)
 	}
 }
 
+/* Shuffles, permutes, packs and the like need all of their source whatever the mask: their
+ * exception class is one without fault suppression (SDM volume 2A, 2.8). */
+static bool suppresses_faults(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) { /* whose class says otherwise, or is not what processors do */
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+	case ZYDIS_MNEMONIC_VDBPSADBW:
+	case ZYDIS_MNEMONIC_VPSHUFBITQMB:
+	case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: return false;
+	default: break;
+	}
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+	case ZYDIS_EXCEPTION_CLASS_E3NF:
+	case ZYDIS_EXCEPTION_CLASS_E4NF:
+	case ZYDIS_EXCEPTION_CLASS_E5NF:
+	case ZYDIS_EXCEPTION_CLASS_E6NF:
+	case ZYDIS_EXCEPTION_CLASS_E9NF:
+	case ZYDIS_EXCEPTION_CLASS_E10NF: return false;
+	default: return true;
+	}
+}
+
+/* How many elements of the memory operand the mask governs: those of the vector registers,
+ * of which a scalar or narrow operand has fewer, and a dot product's has finer ones. */
+static unsigned masked_elements(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op)
+{
+	unsigned in_reg = 0, in_mem = ~0u;
+
+	switch (z->avx.broadcast.mode) {
+	case ZYDIS_BROADCAST_MODE_1_TO_2: return 2;
+	case ZYDIS_BROADCAST_MODE_1_TO_4: return 4;
+	case ZYDIS_BROADCAST_MODE_1_TO_8: return 8;
+	case ZYDIS_BROADCAST_MODE_1_TO_16: return 16;
+	case ZYDIS_BROADCAST_MODE_1_TO_32: return 32;
+	case ZYDIS_BROADCAST_MODE_1_TO_64: return 64;
+	default: break;
+	}
+
+	for (unsigned n = 0; n < z->operand_count_visible; n++) {
+		if (op[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			in_mem = op[n].element_count;
+		else if (op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+			 op[n].encoding != ZYDIS_OPERAND_ENCODING_MASK &&
+			 ZydisRegisterGetClass(op[n].reg.value) != ZYDIS_REGCLASS_MASK &&
+			 op[n].element_count > in_reg)
+			in_reg = op[n].element_count;
+	}
+	if (z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID)
+		return in_reg;
+	return in_mem < in_reg ? in_mem : in_reg;
+}
+
 /* A block in step mode may be older than the translator's working memory: decode it again. */
 static bool decode(struct jit_cpu *c, ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
 {
@@ -80,15 +134,11 @@ uint64_t jit_masked_bytes(struct jit_cpu *c, unsigned size)
 {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	unsigned elements = 0, each;
+	unsigned elements, each;
 	uint64_t mask;
 
 	if (!decode(c, &z, op))
 		return all_bytes(size);
-	for (unsigned n = 0; n < z.operand_count_visible; n++)
-		if (op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && op[n].element_count > elements &&
-		    op[n].encoding != ZYDIS_OPERAND_ENCODING_MASK)
-			elements = op[n].element_count;
 	if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX) {
 		unsigned reg = (unsigned)(uint8_t)ZydisRegisterGetId(
 			op[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? op[1].reg.value
@@ -100,6 +150,9 @@ uint64_t jit_masked_bytes(struct jit_cpu *c, unsigned size)
 			       : 8;
 		return spread(sign_mask(c, reg, size / each, each), size / each, each);
 	}
+	if (!suppresses_faults(&z))
+		return all_bytes(size);
+	elements = masked_elements(&z, op);
 	mask = load_le(c->st.xsave + 512, 8) & BIT(5)
 		       ? load_le(c->st.xsave + c->p->opmask_off +
 					 8u * (uint8_t)ZydisRegisterGetId(z.avx.mask.reg),

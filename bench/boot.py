@@ -46,7 +46,7 @@ def main():
     p.add_argument("--runs", type=int, default=5, help="counted pairs (default: 5)")
     p.add_argument("--limit", type=float, default=120, metavar="S", help="longest time for one run")
     p.add_argument("--max-ratio", type=float, help="exit 1 when a median is above this times QEMU's")
-    options = p.parse_args()
+    options = common.parse(p)
     kernel = common.kernel_of(options)
     to_init, to_end = {"holon": [], "qemu": []}, {"holon": [], "qemu": []}
     with common.scratch() as directory:

@@ -4,6 +4,7 @@ initramfs, and how results are shown."""
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,15 @@ def arguments(description):
     p.add_argument("--append", default="console=ttyS0", help="kernel command line")
     p.add_argument("--json", action="store_true", help="print all samples as JSON")
     return p
+
+
+def parse(parser):
+    """The options, once the programs that they name are there."""
+    options = parser.parse_args()
+    options.holon = shutil.which(options.holon) or fail(f"no program {options.holon}: run `make` first")
+    if not options.no_qemu:
+        options.qemu = shutil.which(options.qemu) or fail(f"no program {options.qemu}")
+    return options
 
 
 def kernel_of(options):

@@ -133,9 +133,7 @@ def main():
     p.add_argument("--runs", type=int, default=20, help="starts (default: 20)")
     p.add_argument("--idle-runs", type=int, default=1, help="idle guests (default: 1; 0: none)")
     p.add_argument("--settle", type=float, default=3, metavar="S", help="idle time before memory is read")
-    options = p.parse_args()
-    options.holon = os.path.realpath(options.holon)
-    options.qemu = shutil.which(options.qemu) or options.qemu
+    options = common.parse(p)
     commands = {"holon": common.holon_command(options)}
     if not options.no_qemu:
         commands["qemu"] = common.qemu_command(options)

@@ -59,6 +59,18 @@ static void mode_2_interrupts_every_count_ticks_for_ever(void **state)
 	assert_int_equal(irqs(), 10 * HZ / 1193);
 }
 
+static void mode_2_interrupts_on_the_exact_tick(void **state)
+{
+	const uint64_t start = mul_div(b.clock.now_ns, HZ, 1000000000) + 1;
+	const uint64_t edge_ns = mul_div(start + 5000 * 1193, 1000000000, HZ) + 1;
+
+	program(0, 2, 1193);
+	board_advance(&b, edge_ns - 1 - b.clock.now_ns);
+	assert_int_equal(irqs(), 4999);
+	board_advance(&b, 1);
+	assert_int_equal(irqs(), 5000);
+}
+
 static void mode_3_interrupts_every_count_ticks(void **state)
 {
 	program(0, 3, 0); /* 65536 */
@@ -176,6 +188,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(mode_2_interrupts_every_count_ticks_for_ever),
+		T(mode_2_interrupts_on_the_exact_tick),
 		T(mode_3_interrupts_every_count_ticks),
 		T(mode_0_interrupts_once),
 		T(setting_a_mode_raises_no_interrupt),

@@ -162,6 +162,7 @@ struct fake_jit *fake_jit_new(void)
 	assert(f->c && f->ram);
 	memset(f->c, 0, sizeof *f->c);
 	x86_state_reset(&f->c->st, 0);
+	f->c->phys_bits = 46;
 	f->c->env = &f->env;
 	f->env.cpuid = &f->cpuid;
 	make_gdt(f);

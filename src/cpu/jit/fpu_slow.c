@@ -146,6 +146,17 @@ static void check_mxcsr(struct jit_cpu *c, uint32_t mxcsr)
 		jit_raise_err(c, X86_GP, 0);
 }
 
+void fpu_set_top(struct jit_cpu *c, unsigned top)
+{
+	uint8_t *x = c->st.xsave, st[8 * 16];
+	unsigned by = top - (x[OFF_FSW + 1] >> 3 & 7);
+
+	memcpy(st, x + OFF_ST, sizeof st);
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(x + OFF_ST + 16 * i, st + 16 * ((i + by) & 7), 16);
+	x[OFF_FSW + 1] = (uint8_t)((x[OFF_FSW + 1] & ~0x38u) | top << 3);
+}
+
 /* ES and B say whether an unmasked exception is pending (8.1.3.3). */
 static void settle_fsw(uint8_t *x)
 {
@@ -452,6 +463,19 @@ static uint8_t abridged_tags(uint16_t tags)
 	return valid;
 }
 
+/* FLDENV and FRSTOR report what is pending before they overwrite it. */
+static void check_pending(struct jit_cpu *c)
+{
+	if ((*in_use(c) & XCR0_X87) && (c->st.xsave[OFF_FSW] & FSW_ES))
+		jit_raise(c, X86_MF);
+}
+
+/* Operand size 8 (REX.W) is as 4. */
+static unsigned env_size(uint64_t arg)
+{
+	return ARG_SIZE(arg) == 2 ? 2 : 4;
+}
+
 static unsigned env_bytes(unsigned size)
 {
 	return 7 * size;
@@ -469,8 +493,11 @@ static void put_env(const uint8_t *x, uint8_t *to, unsigned size)
 		store_le(to + 6 * size, 0xffff0000u, 4);
 }
 
-static void take_env(uint8_t *x, const uint8_t *from, unsigned size)
+static void take_env(struct jit_cpu *c, const uint8_t *from, unsigned size)
 {
+	uint8_t *x = c->st.xsave;
+
+	fpu_set_top(c, get16(from + size) >> 11 & 7);
 	store_le(x + OFF_FCW, (get16(from) & 0x1f7f) | 0x40, 2);
 	store_le(x + OFF_FSW, get16(from + size), 2);
 	x[OFF_FTW] = abridged_tags(get16(from + 2 * size));
@@ -481,7 +508,7 @@ static void take_env(uint8_t *x, const uint8_t *from, unsigned size)
 
 static __attribute__((noinline)) void fnstenv_body(struct jit_cpu *c, uint64_t arg)
 {
-	unsigned size = ARG_SIZE(arg);
+	unsigned size = env_size(arg);
 	uint8_t env[28], *x = c->st.xsave;
 	uint64_t gva;
 
@@ -502,15 +529,16 @@ void h_fnstenv(struct jit_cpu *c, uint64_t arg)
 
 static __attribute__((noinline)) void fldenv_body(struct jit_cpu *c, uint64_t arg)
 {
-	unsigned size = ARG_SIZE(arg);
+	unsigned size = env_size(arg);
 	uint8_t env[28];
 	uint64_t gva;
 
 	need_fpu(c);
+	check_pending(c);
 	gva = image_gva(c, arg, env_bytes(size), 1, ACC_READ);
 	jit_read_buf(c, c->mmu, gva, env, env_bytes(size));
 	fpu_materialize(c, XCR0_X87);
-	take_env(c->st.xsave, env, size);
+	take_env(c, env, size);
 }
 
 void h_fldenv(struct jit_cpu *c, uint64_t arg)
@@ -521,7 +549,7 @@ void h_fldenv(struct jit_cpu *c, uint64_t arg)
 
 static __attribute__((noinline)) void fnsave_body(struct jit_cpu *c, uint64_t arg)
 {
-	unsigned size = ARG_SIZE(arg), env = env_bytes(size);
+	unsigned size = env_size(arg), env = env_bytes(size);
 	uint8_t image[28 + 80], *x = c->st.xsave;
 	uint64_t gva;
 
@@ -533,6 +561,7 @@ static __attribute__((noinline)) void fnsave_body(struct jit_cpu *c, uint64_t ar
 		memcpy(image + env + 10 * i, x + OFF_ST + 16 * i, 10);
 	jit_write_buf(c, c->mmu, gva, image, env + 80);
 	/* As FNINIT: registers keep their bits, all are empty. */
+	fpu_set_top(c, 0);
 	store_le(x + OFF_FCW, FCW_RESET, 2);
 	memset(x + OFF_FSW, 0, OFF_MXCSR - OFF_FSW);
 }
@@ -545,15 +574,16 @@ void h_fnsave(struct jit_cpu *c, uint64_t arg)
 
 static __attribute__((noinline)) void frstor_body(struct jit_cpu *c, uint64_t arg)
 {
-	unsigned size = ARG_SIZE(arg), env = env_bytes(size);
+	unsigned size = env_size(arg), env = env_bytes(size);
 	uint8_t image[28 + 80], *x = c->st.xsave;
 	uint64_t gva;
 
 	need_fpu(c);
+	check_pending(c);
 	gva = image_gva(c, arg, env + 80, 1, ACC_READ);
 	jit_read_buf(c, c->mmu, gva, image, env + 80);
 	fpu_materialize(c, XCR0_X87);
-	take_env(x, image, size);
+	take_env(c, image, size);
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(x + OFF_ST + 16 * i, image + env + 10 * i, 10);
 }

@@ -10,5 +10,8 @@ struct jit_cpu;
  * that their bytes may be read and written in place. */
 void fpu_materialize(struct jit_cpu *c, uint64_t components);
 
+/* Changes TOP; the registers keep their places, and ST(i) names another. */
+void fpu_set_top(struct jit_cpu *c, unsigned top);
+
 /* Where component i (2..) stands in st.xsave. */
 uint8_t *fpu_component(struct jit_cpu *c, unsigned i);

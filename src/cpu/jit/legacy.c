@@ -1,6 +1,6 @@
 /* legacy: instructions that 64-bit mode lost (BCD, BOUND, PUSHA, POPA, SALC) and ENTER
- * (SDM volume 2 of each). Undefined flags are left as the manual's pseudo-code leaves
- * them, or computed as processors do. Quick code. */
+ * (SDM volume 2 of each). Flags that the manual leaves undefined come out as AMD's
+ * processors compute them. Quick code. */
 #include "cpu/jit/sys_priv.h"
 
 static uint8_t al(const struct jit_cpu *c)
@@ -23,74 +23,77 @@ static void set_al(struct jit_cpu *c, unsigned v)
 	gpr_write(c, X86_RAX, v, 1);
 }
 
-/* SF, ZF and PF of an 8-bit result, with CF and AF as given. */
-static void set_flags(struct jit_cpu *c, uint8_t v, bool cf, bool af)
+/* SF, ZF and PF of a result of so many bits. */
+static uint32_t result_flags(uint32_t v, unsigned bits)
 {
 	uint32_t f = 0;
 
-	if (cf)
-		f |= RFLAGS_CF;
-	if (af)
-		f |= RFLAGS_AF;
-	if (v & 0x80)
+	v &= (1u << bits) - 1;
+	if (v >> (bits - 1))
 		f |= RFLAGS_SF;
 	if (v == 0)
 		f |= RFLAGS_ZF;
-	if (!__builtin_parity(v))
+	if (!__builtin_parity(v & 0xff))
 		f |= RFLAGS_PF;
-	jit_flags_set_arith(c, f);
+	return f;
 }
 
-/* DAA (sign 1) and DAS (sign -1). */
-static void decimal_adjust(struct jit_cpu *c, int sign)
+/* OF of a + b = v, or of a - b = v. */
+static uint32_t overflow(uint32_t a, uint32_t b, uint32_t v, unsigned bits, bool subtract)
 {
-	uint32_t f = jit_flags_get(c);
-	uint8_t old = al(c);
-	bool af = (old & 0xf) > 9 || (f & RFLAGS_AF);
-	bool high = old > 0x99 || (f & RFLAGS_CF), cf = high;
-	int v = old;
+	uint32_t sign = subtract ? (a ^ b) & (a ^ v) : ~(a ^ b) & (a ^ v);
 
-	if (af) {
-		v += 6 * sign;
-		if (sign < 0 && old < 6)
-			cf = true; /* the borrow of the subtraction */
-	}
+	return sign >> (bits - 1) & 1 ? RFLAGS_OF : 0;
+}
+
+/* DAA and DAS: an addition or subtraction of 0, 6, 0x60 or 0x66. */
+static void decimal_adjust(struct jit_cpu *c, bool subtract)
+{
+	uint32_t f = jit_flags_get(c), a = al(c), by = 0, v;
+	bool af = (a & 0xf) > 9 || (f & RFLAGS_AF);
+	bool high = a > 0x99 || (f & RFLAGS_CF);
+	bool borrow = subtract && af && a < 6;
+
+	if (af)
+		by += 6;
 	if (high)
-		v += 0x60 * sign;
-	set_al(c, (uint8_t)v);
-	set_flags(c, (uint8_t)v, cf, af);
+		by += 0x60;
+	v = subtract ? a - by : a + by;
+	set_al(c, v);
+	jit_flags_set_arith(c, result_flags(v, 8) | overflow(a, by, v, 8, subtract) |
+				       (high || borrow ? RFLAGS_CF : 0) | (af ? RFLAGS_AF : 0));
 }
 
 void h_daa(struct jit_cpu *c, uint64_t arg)
 {
-	decimal_adjust(c, 1);
+	decimal_adjust(c, false);
 }
 
 void h_das(struct jit_cpu *c, uint64_t arg)
 {
-	decimal_adjust(c, -1);
+	decimal_adjust(c, true);
 }
 
-/* AAA (sign 1) and AAS (sign -1). */
-static void ascii_adjust(struct jit_cpu *c, int sign)
+/* AAA and AAS: an addition or subtraction of 0 or 0x106, before the upper nibble goes. */
+static void ascii_adjust(struct jit_cpu *c, bool subtract)
 {
 	bool adjust = (al(c) & 0xf) > 9 || (jit_flags_get(c) & RFLAGS_AF);
-	unsigned ax = (unsigned)c->st.gpr[X86_RAX] & 0xffff;
+	uint32_t a = (uint32_t)c->st.gpr[X86_RAX] & 0xffff, by = adjust ? 0x106 : 0;
+	uint32_t v = subtract ? a - by : a + by;
 
-	if (adjust)
-		ax += (unsigned)(0x106 * sign);
-	set_ax(c, ax & 0xff0f);
-	set_flags(c, al(c), adjust, adjust);
+	set_ax(c, v & 0xff0f);
+	jit_flags_set_arith(c, result_flags(v, 16) | overflow(a, by, v, 16, subtract) |
+				       (adjust ? RFLAGS_CF | RFLAGS_AF : 0));
 }
 
 void h_aaa(struct jit_cpu *c, uint64_t arg)
 {
-	ascii_adjust(c, 1);
+	ascii_adjust(c, false);
 }
 
 void h_aas(struct jit_cpu *c, uint64_t arg)
 {
-	ascii_adjust(c, -1);
+	ascii_adjust(c, true);
 }
 
 void h_aam(struct jit_cpu *c, uint64_t arg)
@@ -100,15 +103,18 @@ void h_aam(struct jit_cpu *c, uint64_t arg)
 	if (base == 0)
 		jit_raise(c, X86_DE);
 	set_ax(c, (unsigned)(v / base) << 8 | v % base);
-	set_flags(c, al(c), false, false);
+	jit_flags_set_arith(c, result_flags(al(c), 8));
 }
 
+/* An 8-bit addition of AL and AH times the base, flags included. */
 void h_aad(struct jit_cpu *c, uint64_t arg)
 {
-	uint8_t v = (uint8_t)(al(c) + ah(c) * ARG_IMM(arg));
+	uint32_t a = al(c), b = ah(c) * ARG_IMM(arg) & 0xff, v = a + b;
 
-	set_ax(c, v);
-	set_flags(c, v, false, false);
+	set_ax(c, v & 0xff);
+	jit_flags_set_arith(c, result_flags(v, 8) | overflow(a, b, v, 8, false) |
+				       (v > 0xff ? RFLAGS_CF : 0) |
+				       ((a ^ b ^ v) & 0x10 ? RFLAGS_AF : 0));
 }
 
 void h_salc(struct jit_cpu *c, uint64_t arg)
@@ -145,16 +151,18 @@ void h_pusha(struct jit_cpu *c, uint64_t arg)
 	stack_set(c, sp - 8 * size);
 }
 
+/* Registers are loaded one by one: a fault on the way leaves those before it loaded. */
 void h_popa(struct jit_cpu *c, uint64_t arg)
 {
 	unsigned size = ARG_SIZE(arg);
-	uint64_t sp = stack_top(c), v[8];
+	uint64_t sp = stack_top(c);
 
-	for (unsigned i = 0; i < 8; i++)
-		v[i] = stack_peek(c, (7 - i) * size, size);
-	for (unsigned i = 0; i < 8; i++)
+	for (unsigned i = 8; i-- > 0;) {
+		uint64_t v = stack_peek(c, (7 - i) * size, size);
+
 		if (i != X86_RSP)
-			gpr_write(c, i, v[i], size);
+			gpr_write(c, i, v, size);
+	}
 	stack_set(c, sp + 8 * size);
 }
 

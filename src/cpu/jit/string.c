@@ -94,8 +94,10 @@ static void run_at(struct jit_cpu *c, const struct string_op *o, enum x86_sreg s
 	r->gva = jit_seg_addr(c, seg, offset, o->size, acc);
 	r->hva = NULL;
 	r->n = 1;
-	if ((r->gva & 0xfff) + o->size > 0x1000)
+	if ((r->gva & 0xfff) + o->size > 0x1000) {
+		jit_probe(c, c->mmu, r->gva, o->size, acc); /* sources fault first */
 		return;
+	}
 	r->hva = jit_ram(c, c->mmu, r->gva, acc, &left);
 	if (!r->hva)
 		return;

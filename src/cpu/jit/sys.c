@@ -78,7 +78,7 @@ static void write_cr0(struct jit_cpu *c, uint64_t v)
 
 static void write_cr3(struct jit_cpu *c, uint64_t v)
 {
-	if (jit_long_mode(c) && v >> 52)
+	if (jit_long_mode(c) && v >> c->phys_bits)
 		jit_raise_err(c, X86_GP, 0);
 	if (!pdptes_valid(c, c->st.cr0, v, c->st.cr4))
 		jit_raise_err(c, X86_GP, 0);

@@ -11,7 +11,10 @@
 #include <string.h>
 
 #define XCR0_UPTO_AVX512 (XCR0_SSE | XCR0_AVX | XCR0_AVX512)
+#define OFF_FSW          2
+#define OFF_FTW          4
 #define OFF_ST           32
+#define FSW_ES           0x80
 #define OFF_XMM          160
 
 struct decoded {
@@ -207,8 +210,10 @@ static __attribute__((noinline)) void gather_body(struct jit_cpu *c, uint64_t ar
 		uint8_t *value = vec(c, v.reg, n * v.data);
 		uint64_t gva;
 
-		if (!mask_bit(c, &v, n))
+		if (!mask_bit(c, &v, n)) {
+			clear_mask_bit(c, &v, n); /* AVX2: the element's other bits */
 			continue;
+		}
 		gva = element_gva(c, &v, n);
 		if (v.scatter)
 			jit_write(c, c->mmu, gva, load_le(value, v.data), v.data);
@@ -231,25 +236,41 @@ void h_gather(struct jit_cpu *c, uint64_t arg)
 }
 
 /* --- MASKMOVQ, MASKMOVDQU, VMASKMOVDQU: bytes to DS:rDI --- */
+/* As every MMX instruction, before anything else: a pending x87 exception is raised, TOP
+ * becomes 0 and all registers valid. */
+static void enter_mmx(struct jit_cpu *c)
+{
+	if (c->st.xsave[OFF_FSW] & FSW_ES)
+		jit_raise(c, X86_MF);
+	fpu_set_top(c, 0);
+	c->st.xsave[OFF_FTW] = 0xff;
+}
+
 static const uint8_t *maskmov_operand(struct jit_cpu *c, const ZydisDecodedOperand *op, bool mmx)
 {
-	/* An MMX register is the low half of the x87 register; TOP is 0 after one is used. */
-	if (mmx) {
-		unsigned top = c->st.xsave[3] >> 3 & 7;
+	unsigned r = reg_id(op->reg.value);
 
-		return c->st.xsave + OFF_ST + 16 * ((reg_id(op->reg.value) - top) & 7);
-	}
-	return vec(c, reg_id(op->reg.value), 0);
+	return mmx ? c->st.xsave + OFF_ST + 16 * (r & 7) : vec(c, r, 0);
+}
+
+/* The whole operand must be writable, whatever the mask: as processors have it. */
+static void masked_store(struct jit_cpu *c, enum x86_sreg seg, uint64_t at, const uint8_t *value,
+			 const uint8_t *mask, unsigned size)
+{
+	uint64_t gva = jit_seg_addr(c, seg, at, size, ACC_WRITE);
+
+	jit_probe(c, c->mmu, gva, size, ACC_WRITE);
+	for (unsigned i = 0; i < size; i++)
+		if (mask[i] & 0x80)
+			jit_write(c, c->mmu, gva + i, value[i], 1);
 }
 
 static __attribute__((noinline)) void maskmov_body(struct jit_cpu *c, uint64_t arg)
 {
 	const ZydisDecodedOperand *reg[2] = {NULL, NULL};
 	enum x86_sreg seg = X86_DS;
-	const uint8_t *value, *mask;
 	struct decoded d;
-	unsigned n = 0, size;
-	uint64_t at;
+	unsigned n = 0;
 	bool mmx;
 
 	if (c->st.cr0 & CR0_TS)
@@ -264,35 +285,12 @@ static __attribute__((noinline)) void maskmov_body(struct jit_cpu *c, uint64_t a
 	}
 	if (!reg[1])
 		jit_raise(c, X86_UD);
-	fpu_materialize(c, XCR0_X87 | XCR0_SSE);
-	value = maskmov_operand(c, reg[0], mmx);
-	mask = maskmov_operand(c, reg[1], mmx);
-	size = mmx ? 8 : 16;
-	at = c->st.gpr[X86_RDI];
-	for (unsigned pass = 0; pass < 2; pass++) {
-		for (unsigned i = 0; i < size; i++) {
-			uint64_t gva;
-
-			if (!(mask[i] & 0x80))
-				continue;
-			gva = jit_seg_addr(c, seg, trunc_bytes(at + i, d.i.address_width / 8), 1,
-					   ACC_WRITE);
-			if (pass == 0)
-				jit_probe(c, c->mmu, gva, 1, ACC_WRITE);
-			else
-				jit_write(c, c->mmu, gva, value[i], 1);
-		}
-	}
-	if (mmx) { /* as every MMX instruction: all valid, TOP 0 */
-		uint8_t st[8 * 16];
-		unsigned top = c->st.xsave[3] >> 3 & 7;
-
-		memcpy(st, c->st.xsave + OFF_ST, sizeof st);
-		for (unsigned i = 0; i < 8; i++)
-			memcpy(c->st.xsave + OFF_ST + 16 * i, st + 16 * ((i - top) & 7), 16);
-		c->st.xsave[3] &= 0xc7;
-		c->st.xsave[4] = 0xff;
-	}
+	fpu_materialize(c, mmx ? XCR0_X87 : XCR0_SSE);
+	if (mmx)
+		enter_mmx(c);
+	masked_store(c, seg, trunc_bytes(c->st.gpr[X86_RDI], d.i.address_width / 8),
+		     maskmov_operand(c, reg[0], mmx), maskmov_operand(c, reg[1], mmx),
+		     mmx ? 8 : 16);
 }
 
 void h_maskmov(struct jit_cpu *c, uint64_t arg)

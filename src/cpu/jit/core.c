@@ -196,6 +196,8 @@ static void run_block(struct jit_cpu *c)
 	struct jit_cache *k = &c->vm->cache;
 	struct jit_block *b = lookup(c, 0);
 
+	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* it lasts for one instruction */
+
 	for (;;) {
 		struct jit_jump *j = &c->jump[c->mmu][c->st.rip % JIT_JUMP_SIZE];
 		struct jit_edge *e;
@@ -235,13 +237,20 @@ static void step(struct jit_cpu *c)
 		c->st.dr6 = (c->st.dr6 & ~0xfull) | hits;
 		jit_raise(c, X86_DB);
 	}
-	c->p->dr6_hits = 0;
+	c->p->dr6_hits = c->p->dr6_held;
+	c->p->dr6_held = 0;
 	b = lookup(c, MODE_STEP);
 	c->st.events.shadow = 0;
 	c->p->stepped++;
 	atomic_store_explicit(&c->attention, 1, memory_order_relaxed); /* helpers come back */
+	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* before: IRET may set it for the next one */
+	c->no_trap = false;
 	enter(c, b->entry_s);
-	c->st.rflags &= ~(uint64_t)RFLAGS_RF;
+	if (c->st.events.shadow == 2) { /* MOV SS holds #DB back (6.8.3) */
+		c->p->dr6_held = c->p->dr6_hits;
+		return;
+	}
+	trap &= !c->no_trap;
 	if (trap || c->p->dr6_hits) {
 		c->st.dr6 = (c->st.dr6 & ~0xfull) | c->p->dr6_hits | (trap ? 0x4000 : 0);
 		jit_raise(c, X86_DB);

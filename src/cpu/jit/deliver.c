@@ -403,4 +403,5 @@ void deliver_soft(struct jit_cpu *c, uint8_t vector, uint64_t next, bool check_d
 	};
 
 	deliver_event(c, &e);
+	c->no_trap = true;
 }

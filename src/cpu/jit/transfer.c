@@ -276,6 +276,7 @@ void h_syscall(struct jit_cpu *c, uint64_t arg)
 	seg_set_flat(&c->st.seg[X86_CS], sel, ATTR_CODE | SEG_L);
 	seg_set_flat(&c->st.seg[X86_SS], (uint16_t)(sel + 8), ATTR_DATA);
 	flags_write(c, 0, (uint32_t)c->st.sfmask | RFLAGS_RF);
+	c->no_trap = !(c->st.rflags & RFLAGS_TF);
 	jit_mode_update(c);
 }
 

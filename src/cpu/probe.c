@@ -18,16 +18,21 @@
 
 #include "base/auto.h"
 #include "base/bits.h"
+#include "base/clock.h"
 #include "cpu/probe_guest.h"
 #include "cpu/probe_priv.h"
 #include "cpu/x86_state.h"
 
 #define WATCHDOG_NS 300000000ull
 #define TICK_NS     20000000ull
-/* After the short round: slower than this, the long one would take too long, and would
- * not change the verdict. */
-#define HOPELESS_BELOW 20000000ull
-#define CPUID_ENTRIES  256
+/* Rounds of the timed loop: the first is short, as nobody knows how slow it is; each next
+ * one is to take this long by the rate of the last, until the rate hardly grows: at first
+ * it is mostly the cost of exits, or of an emulator that translates. */
+#define FIRST_LOOPS   200
+#define MOST_LOOPS    100000
+#define ROUND_NS      4000000ull
+#define ROUNDS_MAX    6
+#define CPUID_ENTRIES 256
 
 _Static_assert(offsetof(struct probe_seen, cmpxchg16b) == SEEN_CMPXCHG16B, "probe_guest.h");
 _Static_assert(offsetof(struct probe_seen, syscall_cs) == SEEN_SYSCALL_CS, "probe_guest.h");
@@ -42,7 +47,8 @@ struct probe {
 	uint8_t *ram;
 	struct kvm_run *run;
 	int run_bytes;
-	uint64_t start_ns, loop_ns, loop_insns;
+	uint64_t start_ns, round_ns, loops; /* of the round that runs */
+	unsigned rounds;
 };
 
 static uint64_t now_ns(void)
@@ -218,29 +224,6 @@ static void free_all(struct probe *p)
 
 /* --- the run --- */
 
-static void end_loop(struct probe *p, uint64_t insns)
-{
-	uint64_t took = now_ns() - p->loop_ns;
-
-	p->raw.insn_per_s = insns * 1000000000ull / (took ? took : 1);
-}
-
-/* The long round's length goes into RCX: one loop only where it would take too long. */
-static int set_long_loops(struct probe *p)
-{
-	struct kvm_regs r;
-	bool hopeless = p->raw.insn_per_s < HOPELESS_BELOW;
-
-	if (ioctl(p->cpu_fd, KVM_GET_REGS, &r) < 0)
-		return fail(p, "KVM_GET_REGS");
-	r.rcx = hopeless ? 1 : PROBE_LONG_LOOPS;
-	p->loop_insns = hopeless ? 0 : PROBE_LONG_LOOPS * PROBE_LOOP_INSNS;
-	if (ioctl(p->cpu_fd, KVM_SET_REGS, &r) < 0)
-		return fail(p, "KVM_SET_REGS");
-	p->loop_ns = now_ns();
-	return 0;
-}
-
 /* The access is finished by the next KVM_RUN, so registers may be set only after that:
  * an entry that ends at once comes in between. */
 static void finish_out(struct probe *p)
@@ -248,6 +231,35 @@ static void finish_out(struct probe *p)
 	p->run->immediate_exit = 1;
 	(void)!ioctl(p->cpu_fd, KVM_RUN, 0);
 	p->run->immediate_exit = 0;
+}
+
+/* Ends a round and says how long the next one is; 0: the rate is known. */
+static uint64_t next_loops(struct probe *p)
+{
+	uint64_t took = now_ns() - p->round_ns, before = p->raw.insn_per_s, next;
+
+	if (p->rounds++ == 0)
+		return FIRST_LOOPS;
+	p->raw.insn_per_s = mul_div(p->loops * PROBE_LOOP_INSNS, 1000000000, took ? took : 1);
+	next = mul_div(p->raw.insn_per_s, ROUND_NS, 1000000000ull * PROBE_LOOP_INSNS);
+	if (p->rounds > ROUNDS_MAX || p->loops == MOST_LOOPS || p->raw.insn_per_s < 2 * before)
+		return 0;
+	return max_u64(FIRST_LOOPS, min_u64(MOST_LOOPS, next));
+}
+
+static int begin_round(struct probe *p)
+{
+	struct kvm_regs r;
+
+	p->loops = next_loops(p);
+	finish_out(p);
+	if (ioctl(p->cpu_fd, KVM_GET_REGS, &r) < 0)
+		return fail(p, "KVM_GET_REGS");
+	r.rcx = p->loops;
+	if (ioctl(p->cpu_fd, KVM_SET_REGS, &r) < 0)
+		return fail(p, "KVM_SET_REGS");
+	p->round_ns = now_ns();
+	return 1;
 }
 
 /* 1: go on; 0: the guest is through, or stuck. */
@@ -259,15 +271,7 @@ static int begin_step(struct probe *p, uint8_t step)
 	}
 	p->raw.step = step;
 	switch (step) {
-	case STEP_SHORT_LOOP: p->loop_ns = now_ns(); return 1;
-	case STEP_LONG_LOOP:
-		end_loop(p, PROBE_SHORT_LOOPS * PROBE_LOOP_INSNS);
-		finish_out(p);
-		return set_long_loops(p) == 0;
-	case STEP_PAGE_FAULT:
-		if (p->loop_insns)
-			end_loop(p, p->loop_insns);
-		return 1;
+	case STEP_LOOP: return begin_round(p);
 	case STEP_EXTERNAL: p->run->request_interrupt_window = 1; return 1;
 	case STEP_DONE: p->raw.done = true; return 0;
 	default: return 1;
@@ -344,10 +348,13 @@ static void run_watched(struct probe *p)
 static const char *step_name(int step)
 {
 	static const char *const names[] = {
-		[0] = "its first instruction",         [STEP_SHORT_LOOP] = "a loop in ring 0",
-		[STEP_LONG_LOOP] = "a loop in ring 0", [STEP_PAGE_FAULT] = "a page fault",
-		[STEP_SOFT_INTERRUPT] = "INT n",       [STEP_EXTERNAL] = "an external interrupt",
-		[STEP_SYSCALL] = "SYSCALL/SYSRET",     [STEP_CMPXCHG16B] = "CMPXCHG16B in ring 0",
+		[0] = "its first instruction",
+		[STEP_LOOP] = "a loop in ring 0",
+		[STEP_PAGE_FAULT] = "a page fault",
+		[STEP_SOFT_INTERRUPT] = "INT n",
+		[STEP_EXTERNAL] = "an external interrupt",
+		[STEP_SYSCALL] = "SYSCALL/SYSRET",
+		[STEP_CMPXCHG16B] = "CMPXCHG16B in ring 0",
 	};
 
 	return step >= 0 && step < (int)ARRAY_SIZE(names) ? names[step] : "an unknown step";

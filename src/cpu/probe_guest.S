@@ -18,13 +18,11 @@
 probe_guest_begin:
 	movl $PROBE_SEEN, %ebx
 
-	/* How fast is ring 0? A short round first: it must not take long where it is slow. */
-	movl $PROBE_SHORT_LOOPS, %ecx
-	mark STEP_SHORT_LOOP
+1:	mark STEP_LOOP           /* the host puts a number of loops into RCX; 0: enough */
+	jrcxz 2f
 	call spin
-	mark STEP_LONG_LOOP      /* the host puts the number of loops into RCX */
-	call spin
-
+	jmp 1b
+2:
 	mark STEP_PAGE_FAULT
 	leaq 1f(%rip), %r8
 	movl $PROBE_UNMAPPED, %edi

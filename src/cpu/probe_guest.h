@@ -29,22 +29,19 @@
 #define PROBE_EXTERNAL_VECTOR 0x41
 #define PROBE_BACK_VECTOR     0x42
 
-#define PROBE_PORT        0x10
-#define PROBE_SHORT_LOOPS 800
-#define PROBE_LONG_LOOPS  100000
-#define PROBE_LOOP_INSNS  5
-#define PROBE_WAIT_LOOPS  2000
+#define PROBE_PORT       0x10
+#define PROBE_LOOP_INSNS 5
+#define PROBE_WAIT_LOOPS 2000
 
 /* What the guest says on its port when it begins a step. */
-#define STEP_SHORT_LOOP     1
-#define STEP_LONG_LOOP      2
-#define STEP_PAGE_FAULT     3
-#define STEP_EXTERNAL       4
-#define STEP_SYSCALL        5
-#define STEP_SOFT_INTERRUPT 6
-#define STEP_CMPXCHG16B     7
-#define STEP_DONE           8
-#define STEP_TRAP           9
+#define STEP_LOOP           1
+#define STEP_PAGE_FAULT     2
+#define STEP_EXTERNAL       3
+#define STEP_SYSCALL        4
+#define STEP_SOFT_INTERRUPT 5
+#define STEP_CMPXCHG16B     6
+#define STEP_DONE           7
+#define STEP_TRAP           8
 
 /* struct probe_seen, for the assembler */
 #define SEEN_PF_CR2     0

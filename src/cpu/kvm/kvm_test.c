@@ -447,12 +447,12 @@ static void fill(struct x86_state *s)
 	s->cstar = 0xffffffff81001000;
 	s->sfmask = 0x47700;
 	s->sysenter_cs = 0x10;
-	s->sysenter_esp = 0xffffffff82000000;
-	s->sysenter_eip = 0xffffffff83000000;
+	s->sysenter_esp = 0x82000000; /* AMD keeps 32 bits of these, which is all they need */
+	s->sysenter_eip = 0x83000000;
 	s->pat = 0x0407050600070106;
 	s->mtrr_def_type = 0xc06;
 	s->mtrr_base[1] = 0xc0000000;
-	s->mtrr_mask[1] = 0xfffc0000800;
+	s->mtrr_mask[1] = 0xffc0000800;
 	s->mtrr_fixed[3] = 0x0606060606060606;
 	s->dr[0] = 0x1000;
 	s->dr[3] = 0x4000;

@@ -244,6 +244,12 @@ static void cut_to_jit(struct cpuid_table *t)
 	}
 }
 
+/* Linux takes the width of canonical addresses from leaf 0x80000008, so it must agree. */
+static bool has_la57(struct cpuid_table *t, const struct cpuid_opts *o)
+{
+	return !o->jit && find_mutable(t, 7, 0)->ecx & B(16);
+}
+
 static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
 {
 	struct cpuid_leaf *l = add_host(t, 1, 0, false);
@@ -259,7 +265,7 @@ static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
 	l = add_host(t, 0x80000008, 0, false);
 	if ((l->eax & 0xff) > PHYS_BITS_MAX)
 		l->eax = (l->eax & ~0xffu) | PHYS_BITS_MAX;
-	l->eax = (l->eax & 0xff) | 48u << 8;
+	l->eax = (l->eax & 0xff) | (has_la57(t, o) ? 57u : 48u) << 8;
 	l->ecx = o->cpus - 1;
 	l->edx = 0;
 	if (is_amd(t)) {

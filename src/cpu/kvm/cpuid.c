@@ -29,11 +29,12 @@ static const struct feature_leaf {
 	{0x40000001, 0, EAX, 0},
 };
 
+#define LEAF7_ECX_LA57         (1u << 16)
 #define LEAF1_ECX_X2APIC       (1u << 21)
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 
-static const struct kvm_cpuid_entry2 *find_supported(const struct kvm_cpuid2 *t, uint32_t leaf,
-						     uint32_t subleaf)
+static const struct kvm_cpuid_entry2 *find_entry(const struct kvm_cpuid2 *t, uint32_t leaf,
+						 uint32_t subleaf)
 {
 	for (uint32_t i = 0; i < t->nent; i++) {
 		const struct kvm_cpuid_entry2 *k = &t->entries[i];
@@ -48,7 +49,7 @@ static const struct kvm_cpuid_entry2 *find_supported(const struct kvm_cpuid2 *t,
 static void cut(const struct kvm_vm *vm, const struct feature_leaf *f, struct kvm_cpuid_entry2 *k)
 {
 	const struct kvm_cpuid_entry2 none = {};
-	const struct kvm_cpuid_entry2 *may = find_supported(vm->supported, f->leaf, f->subleaf);
+	const struct kvm_cpuid_entry2 *may = find_entry(vm->supported, f->leaf, f->subleaf);
 	uint32_t always_ecx = f->always_ecx;
 
 	if (!may)
@@ -90,6 +91,16 @@ static struct kvm_cpuid_entry2 entry_of(const struct kvm_cpu *c, const struct cp
 	return k;
 }
 
+/* The width of linear addresses in leaf 0x80000008 follows from what was left of LA57. */
+static void fix_address_width(struct kvm_cpuid2 *t)
+{
+	const struct kvm_cpuid_entry2 *features = find_entry(t, 7, 0);
+	struct kvm_cpuid_entry2 *sizes = (struct kvm_cpuid_entry2 *)find_entry(t, 0x80000008, 0);
+
+	if (sizes && !(features && features->ecx & LEAF7_ECX_LA57))
+		sizes->eax = (sizes->eax & ~0xff00u) | 48 << 8;
+}
+
 int kvm_cpuid_load(struct kvm_cpu *c, struct err *e)
 {
 	const struct cpuid_table *t = kvm_vm_of(c)->env.cpuid;
@@ -99,6 +110,7 @@ int kvm_cpuid_load(struct kvm_cpu *c, struct err *e)
 		return err_set(e, ENOMEM, "KVM: CPUID table");
 	for (unsigned i = 0; i < t->count; i++)
 		k->entries[k->nent++] = entry_of(c, &t->leaf[i]);
+	fix_address_width(k);
 	if (ioctl(c->fd, KVM_SET_CPUID2, k) < 0)
 		return err_sys(e, errno, "KVM_SET_CPUID2");
 	return 0;

@@ -226,6 +226,8 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 	c->tsc_offset = s->tsc - tsc();
 	c->delivering = false;
 	c->p->step_once = false;
+	/* Memory may have changed with the state (a snapshot, or steps aside from KVM). */
+	jit_cache_flush(&c->vm->cache);
 	jit_tlb_flush(c, true);
 	for (enum jit_mmu m = 0; m < 3; m++)
 		jit_jump_clear(c, m);

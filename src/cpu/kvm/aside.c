@@ -6,12 +6,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "base/auto.h"
 #include "cpu/kvm/kvm_priv.h"
 #include "cpu/msr.h"
 
-/* Until the JIT is in the tree, its symbol may be missing. */
-extern const struct engine engine_jit __attribute__((weak));
+/* An instruction needs little, but one may lie across pages and blocks. */
+#define ASIDE_CACHE_BYTES MIB(4)
 
 /* What one instruction can need or change; the rest stays in KVM. */
 #define ASIDE_PARTS                                                                                \
@@ -123,21 +122,19 @@ static const struct lapic_ops silent_lapic = {
 	.take_sipi = nothing_to_ack,
 };
 
+/* A VM of its own for each vCPU: they may step aside at the same time. */
 static int make_jit(struct kvm_cpu *c, struct err *e)
 {
-	struct kvm_vm *vm = kvm_vm_of(c);
-	struct engine_env env = vm->env;
+	struct engine_env env = kvm_vm_of(c)->env;
 	int r = 0;
 
-	if (!&engine_jit)
-		return err_set(e, ENOSYS, "KVM cannot execute an instruction, nor is the JIT here");
 	env.extint = NULL;
 	env.eoi = NULL;
-	AUTO_LOCK(&vm->jit_lock);
-	if (!vm->jit)
-		r = engine_jit.vm_new(&vm->jit, &env, e);
+	env.code_cache_bytes = ASIDE_CACHE_BYTES;
+	if (!c->jit_vm)
+		r = engine_jit.vm_new(&c->jit_vm, &env, e);
 	if (r == 0)
-		r = engine_jit.vcpu_new(&c->jit, vm->jit, c->base.index, e);
+		r = engine_jit.vcpu_new(&c->jit, c->jit_vm, c->base.index, e);
 	if (r < 0)
 		return err_wrap(e, "KVM cannot execute an instruction, and the JIT for it");
 	c->jit_lapic.ops = &silent_lapic;
@@ -148,8 +145,11 @@ static int make_jit(struct kvm_cpu *c, struct err *e)
 void kvm_aside_done(struct kvm_cpu *c)
 {
 	if (c->jit)
-		c->jit->engine->vcpu_free(c->jit);
+		engine_jit.vcpu_free(c->jit);
+	if (c->jit_vm)
+		engine_jit.vm_free(c->jit_vm);
 	c->jit = NULL;
+	c->jit_vm = NULL;
 }
 
 /* Only the parts that the instruction changed: each costs system calls. The TSC and

@@ -32,9 +32,6 @@ struct kvm_vm {
 	pthread_mutex_t route_lock; /* guards the three below */
 	struct kvm_irq_routing_entry route[KVM_PINS];
 	unsigned routes, next_route;
-
-	pthread_mutex_t jit_lock; /* guards the making of jit */
-	struct engine_vm *jit;    /* for stepping aside; made when first needed */
 };
 
 struct kvm_cpu {
@@ -54,7 +51,8 @@ struct kvm_cpu {
 	uint32_t msr[KVM_MSRS_MAX]; /* numbers that this KVM has, of msr_table's */
 	unsigned msrs;
 
-	struct vcpu *jit; /* for stepping aside */
+	struct engine_vm *jit_vm; /* for stepping aside; both made when first needed */
+	struct vcpu *jit;
 	struct lapic_port jit_lapic;
 	uint64_t asides; /* instructions that the JIT executed for us */
 };

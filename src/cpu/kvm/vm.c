@@ -16,6 +16,9 @@
 /* Message data: bit 15 is the trigger mode, set for level (SDM vol. 3, 11.11.2). */
 #define MSI_LEVEL BIT(15)
 
+#ifndef KVM_CAP_EXIT_ON_EMULATION_FAILURE /* Linux 5.14 */
+#define KVM_CAP_EXIT_ON_EMULATION_FAILURE 204
+#endif
 #ifndef KVM_CAP_X86_APIC_BUS_CYCLES_NS /* Linux 6.11 */
 #define KVM_CAP_X86_APIC_BUS_CYCLES_NS 237
 #endif
@@ -115,6 +118,8 @@ static int add_irqchip(struct kvm_vm *vm, struct err *e)
 	/* Registers that KVM does not know are answered from msr_table (exits.c). Old kernels
 	 * have no such exit: there the guest gets #GP for them. */
 	(void)!enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN);
+	/* Without this, what fails to be emulated in ring 3 becomes #UD there. */
+	(void)!enable_cap(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
 	return set_apic_hz(vm, e);
 }
 
@@ -174,7 +179,6 @@ int kvm_vm_new(struct engine_vm **out, const struct engine_env *env, struct err 
 	vm->sink.send = send_msi;
 	vm->sys_fd = vm->fd = -1;
 	pthread_mutex_init(&vm->route_lock, NULL);
-	pthread_mutex_init(&vm->jit_lock, NULL);
 
 	r = open_kvm(vm, e);
 	if (r == 0)
@@ -197,14 +201,11 @@ void kvm_vm_free(struct engine_vm *base)
 	if (!base)
 		return;
 	vm = to_kvm_vm(base);
-	if (vm->jit)
-		vm->jit->engine->vm_free(vm->jit);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->sys_fd >= 0)
 		close(vm->sys_fd);
 	pthread_mutex_destroy(&vm->route_lock);
-	pthread_mutex_destroy(&vm->jit_lock);
 	free(vm->supported);
 	free(vm);
 }

@@ -176,8 +176,10 @@ static int run_attached(struct session *s, struct machine_result *result, struct
 static int run_machine(struct session *s, const struct machine_config *c,
 		       struct machine_result *result, struct err *e)
 {
-	int r = machine_new(&s->machine, c, e);
+	int r;
 
+	tty_mode_guard();
+	r = machine_new(&s->machine, c, e);
 	if (r < 0)
 		return r;
 	log_info("engine %s: %s", machine_engine(s->machine), machine_engine_reason(s->machine));

@@ -22,8 +22,7 @@ static void restore_and_die(int sig)
 	raise(sig);
 }
 
-/* Only where nobody else handles the signal. */
-static void guard_against_death(void)
+void tty_mode_guard(void)
 {
 	const struct sigaction guard = {.sa_handler = restore_and_die,
 					.sa_flags = (int)(SA_RESETHAND | SA_ONSTACK)};
@@ -31,6 +30,7 @@ static void guard_against_death(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(deadly); i++) {
 		struct sigaction now;
 
+		/* A sanitizer's handlers stay. */
 		if (sigaction(deadly[i], NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
 		    now.sa_handler == SIG_DFL)
 			sigaction(deadly[i], &guard, NULL);
@@ -54,7 +54,6 @@ void tty_mode_raw(struct tty_mode *t, int fd)
 	raw = t->saved;
 	cfmakeraw(&raw);
 	raw.c_oflag |= OPOST;
-	guard_against_death();
 	atomic_store(&to_restore, t);
 	if (tcsetattr(fd, TCSANOW, &raw) == 0)
 		t->raw = true;

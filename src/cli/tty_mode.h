@@ -16,6 +16,9 @@ struct tty_mode {
 
 /* fd is our controlling terminal, and somebody else's turn on it: using it would stop us. */
 bool tty_in_background(int fd);
+/* Handles the signals that kill. Call it once, before an engine is made: an engine that wants
+ * such signals for itself puts its handlers in front of these, and hands on what is not its. */
+void tty_mode_guard(void);
 /* Does nothing when fd is no terminal, or we are in its background. */
 void tty_mode_raw(struct tty_mode *t, int fd);
 void tty_mode_restore(struct tty_mode *t);

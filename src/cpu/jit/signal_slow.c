@@ -79,19 +79,20 @@ static bool to_guest(int sig, ucontext_t *u)
 	return true;
 }
 
+/* Not ours: whoever handled the signal before us gets it, and keeps it. A fault happens again
+ * as soon as we return; a signal that somebody sent must be sent again. */
+static void hand_back(int sig, const siginfo_t *info)
+{
+	sigaction(sig, &before[sig], NULL);
+	if (info->si_code <= 0)
+		raise(sig);
+}
+
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
-	const struct sigaction *old = &before[sig];
-
-	if (to_guest(sig, context))
-		return;
-	if (old->sa_flags & SA_SIGINFO) {
-		old->sa_sigaction(sig, info, context);
-	} else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
-		old->sa_handler(sig);
-	} else {
-		sigaction(sig, old, NULL); /* the instruction faults again, for good */
-	}
+	/* A sent signal leaves the number of some older trap in the context. */
+	if (info->si_code <= 0 || !to_guest(sig, context))
+		hand_back(sig, info);
 }
 
 static void install(void)

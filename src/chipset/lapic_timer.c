@@ -4,7 +4,8 @@
  * from guest time, so that a periodic timer never drifts; a period whose interrupt comes
  * late is merged with the next one, as its IRR bit would be. */
 
-#define NS_PER_S 1000000000ull
+#define NS_PER_S      1000000000ull
+#define MIN_PERIOD_NS 50000
 
 enum timer_mode lapic_timer_mode(const struct lapic *l)
 {
@@ -58,15 +59,25 @@ static uint64_t tsc_to_ns(const struct lapic *l, uint64_t tsc)
 	return now + mul_div(min_u64(tsc - tsc_now, years), NS_PER_S, l->env.tsc_hz) + 1;
 }
 
+/* When the count runs out next. Periods too short to be served one by one share a wake-up;
+ * their interrupts would be merged anyway. */
+static uint64_t next_expiry(const struct lapic *l)
+{
+	uint64_t at = tick_ns(l, l->first + l->fired * (uint64_t)l->initial);
+
+	if (lapic_timer_mode(l) == TIMER_PERIODIC && l->fired)
+		at = max_u64(at, clock_now(l->env.clock) + MIN_PERIOD_NS);
+	return at;
+}
+
 static void arm(struct lapic *l)
 {
-	bool deadline = lapic_timer_mode(l) == TIMER_TSC_DEADLINE;
+	enum timer_mode mode = lapic_timer_mode(l);
 
-	if (deadline && l->tsc_deadline)
+	if (mode == TIMER_TSC_DEADLINE && l->tsc_deadline)
 		timer_arm(l->env.clock, &l->timer, tsc_to_ns(l, l->tsc_deadline));
-	else if (!deadline && l->initial && (lapic_timer_mode(l) == TIMER_PERIODIC || !l->fired))
-		timer_arm(l->env.clock, &l->timer,
-			  tick_ns(l, l->first + l->fired * (uint64_t)l->initial));
+	else if (mode != TIMER_TSC_DEADLINE && l->initial && (mode == TIMER_PERIODIC || !l->fired))
+		timer_arm(l->env.clock, &l->timer, next_expiry(l));
 	else
 		timer_cancel(l->env.clock, &l->timer);
 }

@@ -99,6 +99,8 @@ struct vsib {
 	unsigned count, data, index; /* elements; bytes of each, and of each index */
 	unsigned reg, index_reg, mask_reg;
 	const ZydisDecodedOperand *mem;
+	bool has_base;
+	uint64_t disp;
 	unsigned asize;
 };
 
@@ -151,6 +153,11 @@ static bool vsib_of(const struct decoded *d, struct vsib *v)
 	reg = &d->op[v->scatter ? 2 : 0];
 	v->mem = &d->op[v->scatter ? 0 : v->evex ? 2 : 1];
 	mask = &d->op[v->evex ? 1 : 2];
+	/* Without MOD, a SIB base of 101 is a displacement (table 2-3), whatever the B bit;
+	 * Zydis 4.0 takes it for r13. */
+	v->has_base = v->mem->mem.base != ZYDIS_REGISTER_NONE &&
+		      !(d->i.raw.modrm.mod == 0 && d->i.raw.sib.base == 5);
+	v->disp = (uint64_t)(v->has_base ? v->mem->mem.disp.value : d->i.raw.disp.value);
 	if (v->mem->type != ZYDIS_OPERAND_TYPE_MEMORY || mask->type != ZYDIS_OPERAND_TYPE_REGISTER)
 		return false;
 	v->reg = reg_id(reg->reg.value);
@@ -171,8 +178,8 @@ static uint64_t element_gva(struct jit_cpu *c, const struct vsib *v, unsigned n)
 
 	if (v->index == 4)
 		at = (uint64_t)(int64_t)(int32_t)at;
-	at = at * m->mem.scale + (uint64_t)m->mem.disp.value;
-	if (m->mem.base != ZYDIS_REGISTER_NONE)
+	at = at * m->mem.scale + v->disp;
+	if (v->has_base)
 		at += c->st.gpr[reg_id(m->mem.base) & 15];
 	return jit_seg_addr(c, sreg_of(m->mem.segment), trunc_bytes(at, v->asize), v->data,
 			    v->scatter ? ACC_WRITE : ACC_READ);

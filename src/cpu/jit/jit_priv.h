@@ -94,7 +94,7 @@ struct jit_cpu {
 	bool fpu_live;            /* the guest's vector state is in the host registers */
 	bool delivering;          /* an event is being delivered (6.15, double faults) ... */
 	uint8_t delivering_class; /* ... of this class (deliver.c) */
-	bool no_trap;         /* the instruction cleared TF before its single-step trap */
+	bool no_trap;             /* the instruction cleared TF before its single-step trap */
 	struct jit_exception exc; /* under delivery or raised */
 	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
 	uint8_t phys_bits;        /* physical address width that CPUID offers */

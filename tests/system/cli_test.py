@@ -202,7 +202,7 @@ class Signals(unittest.TestCase):
 
     def test_a_halted_guest_can_be_ended(self):
         with Guest(guests.halt_for_good) as g:
-            read_until(g.p.stderr.fileno(), b"halted")
+            g.until_up()
             g.p.terminate()
             read_until(g.p.stderr.fileno(), b"power button")
             g.p.terminate()

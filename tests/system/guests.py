@@ -50,7 +50,7 @@ def say(text):
 power_off = image(POWER_OFF + HALT)
 reset = image(RESET + HALT)
 hello = image(say("hello\r\n") + POWER_OFF + HALT)
-halt_for_good = image(b"\xfa" + HALT)
+halt_for_good = image(say("up\r\n") + b"\xfa" + HALT)
 spin = image(b"\xeb\xfe")
 
 # Says "up", then writes U for ever.

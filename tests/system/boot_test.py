@@ -23,6 +23,8 @@ SHELL = MOUNTS + "echo guest-is-up\nexec setsid cttyhack sh\n"
 REBOOT = MOUNTS + "echo guest-is-up\nreboot -f\n"
 BUTTON = MOUNTS + """insmod /lib/evdev.ko; insmod /lib/button.ko
 acpid -c /etc/acpi -l /dev/null -p /tmp/acpid.pid
+# It listens only some time after it has become a daemon.
+until ls -l /proc/*/fd 2>/dev/null | grep -q /dev/input/event; do sleep 0.1; done
 echo guest-is-up
 while :; do sleep 1; done
 """

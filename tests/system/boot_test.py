@@ -36,7 +36,9 @@ def script(name, *words):
                           stdout=subprocess.PIPE).stdout.strip()
 
 
-class Boot(unittest.TestCase):
+class GuestKernel(unittest.TestCase):
+    """Tests that boot Debian's kernel with an /init of their own."""
+
     @classmethod
     def setUpClass(cls):
         cls.dir = tempfile.TemporaryDirectory(prefix="holon-test.")
@@ -60,6 +62,8 @@ class Boot(unittest.TestCase):
         return Vm(HOLON, "--memory", memory, "--kernel", kernel or self.kernel, "--initrd",
                   self.initramfs(init, *files), "--append", "console=ttyS0 quiet " + append, *words)
 
+
+class Boot(GuestKernel):
     def use_shell(self, vm):
         vm.until(UP)
         vm.say(b"echo six times seven is $((6 * 7)) on $(uname -m)\n")

@@ -62,8 +62,9 @@ static void sha256(const uint8_t *data, size_t blocks, uint32_t h[8])
 		for (int i = 0; i < 16; i++)
 			w[i] = __builtin_bswap32(((const uint32_t *)data)[i]);
 		for (int i = 16; i < 64; i++)
-			w[i] = w[i - 16] + (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
-			       (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
+			w[i] = w[i - 16] +
+			       (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) +
+			       w[i - 7] + (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
 		memcpy(s, h, sizeof s);
 		for (int i = 0; i < 64; i++) {
 			uint32_t t1 = s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) +
@@ -89,15 +90,17 @@ static int compare(const void *a, const void *b)
 
 static uint64_t ackermann(uint64_t m, uint64_t n)
 {
-	return m == 0 ? n + 1 : n == 0 ? ackermann(m - 1, 1) : ackermann(m - 1, ackermann(m, n - 1));
+	return m == 0   ? n + 1
+	       : n == 0 ? ackermann(m - 1, 1)
+			: ackermann(m - 1, ackermann(m, n - 1));
 }
 
 static void integers(void)
 {
 	static uint8_t data[1 << 16];
 	static uint64_t keys[50000];
-	uint32_t h[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
-	uint64_t mix = 1, out[6] = { 0 };
+	uint32_t h[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+	uint64_t mix = 1, out[6] = {0};
 
 	fill(data, sizeof data);
 	for (int i = 0; i < 8; i++)
@@ -114,7 +117,8 @@ static void integers(void)
 
 		mix += (uint64_t)p ^ (uint64_t)(p >> 64);
 		out[1] += a / (b >> 20) + a % (b >> 20);
-		out[2] += (uint64_t)((int64_t)a / (int32_t)b) + (uint64_t)__builtin_clzll(b) + (uint64_t)__builtin_ctzll(a | 1);
+		out[2] += (uint64_t)((int64_t)a / (int32_t)b) + (uint64_t)__builtin_clzll(b) +
+			  (uint64_t)__builtin_ctzll(a | 1);
 		out[3] ^= a << (b & 63) | a >> (-b & 63);
 		out[4] += (uint64_t)((uint8_t)a * (uint8_t)b) + (uint16_t)a / ((uint8_t)b | 1u);
 		mix = mix * 6364136223846793005ull + 1442695040888963407ull;
@@ -161,7 +165,8 @@ static void floats(void)
 	}
 	snprintf(text, sizeof text, "%.17g %.20Lg %.9g %a", sum, l, f, x);
 	printf("floats       %s\n", text);
-	snprintf(text, sizeof text, "%d %u %lld %.3f %e", (int)sum, (unsigned)f, (long long)l, 1.0 / 3, 1e300 * 1e10);
+	snprintf(text, sizeof text, "%d %u %lld %.3f %e", (int)sum, (unsigned)f, (long long)l,
+		 1.0 / 3, 1e300 * 1e10);
 	printf("converted    %s\n", text);
 }
 
@@ -174,7 +179,8 @@ VECTOR("sse4.2,aes,pclmul,ssse3") sse(void)
 	fill(v, sizeof v);
 	for (int r = 0; r < 2000; r++)
 		for (int i = 0; i < 64; i++) {
-			__m128i t = _mm_shuffle_epi8(v[i], _mm_and_si128(v[(i + 1) % 64], _mm_set1_epi8(15)));
+			__m128i t = _mm_shuffle_epi8(
+				v[i], _mm_and_si128(v[(i + 1) % 64], _mm_set1_epi8(15)));
 
 			acc = _mm_aesenc_si128(_mm_add_epi32(acc, t), v[(i + r) % 64]);
 			acc = _mm_xor_si128(acc, _mm_clmulepi64_si128(acc, t, 0x10));
@@ -196,10 +202,17 @@ VECTOR("avx2,fma,f16c,bmi,bmi2") avx2(void)
 	for (int r = 0; r < 2000; r++)
 		for (int i = 0; i < 64; i++) {
 			acc = _mm256_add_epi64(acc, _mm256_permutevar8x32_epi32(v[i], acc));
-			acc = _mm256_xor_si256(acc, _mm256_i32gather_epi32(table, _mm256_and_si256(v[i], _mm256_set1_epi32(255)), 4));
-			f = _mm256_fmadd_ps(f, _mm256_set1_ps(0.999f), _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_and_si256(v[i], _mm256_set1_epi16(0x3fff)))));
+			acc = _mm256_xor_si256(
+				acc,
+				_mm256_i32gather_epi32(
+					table, _mm256_and_si256(v[i], _mm256_set1_epi32(255)), 4));
+			f = _mm256_fmadd_ps(f, _mm256_set1_ps(0.999f),
+					    _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_and_si256(
+						    v[i], _mm256_set1_epi16(0x3fff)))));
 			_mm256_maskstore_epi32((int *)&v[i], acc, _mm256_srli_epi32(acc, 3));
-			g = _pext_u64(g * 0x9e3779b97f4a7c15ull, 0xf0f0f0f0ff00ff00ull + (uint64_t)i) + _pdep_u64(g, 0x5555aaaa5555aaaaull) + _andn_u64(g, (uint64_t)r);
+			g = _pext_u64(g * 0x9e3779b97f4a7c15ull,
+				      0xf0f0f0f0ff00ff00ull + (uint64_t)i) +
+			    _pdep_u64(g, 0x5555aaaa5555aaaaull) + _andn_u64(g, (uint64_t)r);
 		}
 	show("avx2", v, sizeof v);
 	show("fma", &f, sizeof f);
@@ -242,13 +255,16 @@ VECTOR("sha,sse4.1") sha_ni(void)
 
 static void features(void)
 {
-	static const char *const names[] = { "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "aes", "avx", "avx2", "fma",
-					     "bmi", "bmi2", "avx512f", "avx512bw", "avx512vl" };
-	int has[] = { __builtin_cpu_supports("sse3"), __builtin_cpu_supports("ssse3"), __builtin_cpu_supports("sse4.1"),
-		      __builtin_cpu_supports("sse4.2"), __builtin_cpu_supports("popcnt"), __builtin_cpu_supports("aes"),
-		      __builtin_cpu_supports("avx"), __builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"),
-		      __builtin_cpu_supports("bmi"), __builtin_cpu_supports("bmi2"), __builtin_cpu_supports("avx512f"),
-		      __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512vl") };
+	static const char *const names[] = {"sse3", "ssse3",   "sse4.1",   "sse4.2",  "popcnt",
+					    "aes",  "avx",     "avx2",     "fma",     "bmi",
+					    "bmi2", "avx512f", "avx512bw", "avx512vl"};
+	int has[] = {__builtin_cpu_supports("sse3"),     __builtin_cpu_supports("ssse3"),
+		     __builtin_cpu_supports("sse4.1"),   __builtin_cpu_supports("sse4.2"),
+		     __builtin_cpu_supports("popcnt"),   __builtin_cpu_supports("aes"),
+		     __builtin_cpu_supports("avx"),      __builtin_cpu_supports("avx2"),
+		     __builtin_cpu_supports("fma"),      __builtin_cpu_supports("bmi"),
+		     __builtin_cpu_supports("bmi2"),     __builtin_cpu_supports("avx512f"),
+		     __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512vl")};
 
 	printf("features    ");
 	for (unsigned i = 0; i < sizeof has / sizeof has[0]; i++)
@@ -266,9 +282,11 @@ int main(void)
 	floats();
 	if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("aes"))
 		sse();
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+	    __builtin_cpu_supports("bmi2"))
 		avx2();
-	if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+	if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+	    __builtin_cpu_supports("avx512dq"))
 		avx512();
 	__get_cpuid_count(7, 0, &a, &b, &c, &d);
 	if (b >> 29 & 1)

@@ -1,7 +1,6 @@
 /* system: what a process asks of the kernel and the MMU: signals with their addresses, copy on
  * write, pipes, threads, code made and patched at run time, 32-bit system calls. Prints one line
  * a check; run on the host and in a guest, the two outputs must be equal. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fenv.h>
 #include <pthread.h>
@@ -34,8 +33,9 @@ static void on_fault(int sig, siginfo_t *i, void *context)
 
 static void faults(void)
 {
-	struct sigaction a = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
-	char *page = mmap((void *)0x10000000, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	struct sigaction a = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	char *page = mmap((void *)0x10000000, 8192, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	volatile int zero = 0, sink;
 	int sig;
 
@@ -44,14 +44,14 @@ static void faults(void)
 			sigaction(s, &a, NULL);
 	mprotect(page, 4096, PROT_READ);
 	munmap(page + 4096, 4096);
-#define TRY(name, what)                                                                                          \
-	do {                                                                                                     \
-		fault_addr = fault_code = 0;                                                                     \
-		sig = sigsetjmp(env, 1);                                                                         \
-		if (!sig)                                                                                        \
-			what;                                                                                    \
-		printf("%-20s signal %d code %ld addr %lx trap %ld err %lx\n", name, sig, fault_code,          \
-		       sig == SIGSEGV ? fault_addr : 0, fault_trap, fault_err);                                  \
+#define TRY(name, what)                                                                            \
+	do {                                                                                       \
+		fault_addr = fault_code = 0;                                                       \
+		sig = sigsetjmp(env, 1);                                                           \
+		if (!sig)                                                                          \
+			what;                                                                      \
+		printf("%-20s signal %d code %ld addr %lx trap %ld err %lx\n", name, sig,          \
+		       fault_code, sig == SIGSEGV ? fault_addr : 0, fault_trap, fault_err);        \
 	} while (0)
 	TRY("write read-only", page[10] = 1);
 	TRY("read unmapped", sink = page[4096 + 7]);
@@ -67,10 +67,21 @@ static void faults(void)
 	TRY("cli", __asm__ volatile("cli"));
 	TRY("in", __asm__ volatile("inb $0x60, %%al" ::: "rax"));
 	TRY("mov cr3", __asm__ volatile("mov %%cr3, %%rax" ::: "rax"));
-	TRY("misaligned movaps", __asm__ volatile("movaps %%xmm0, (%0)" ::"r"(&env[0].__jmpbuf[0] + 1), "r"(0) : "memory"));
-	TRY("float divide", { feenableexcept(FE_DIVBYZERO); volatile double d = 0; d = 1 / d; });
+	TRY("misaligned movaps",
+	    __asm__ volatile("movaps %%xmm0, (%0)" ::"r"(&env[0].__jmpbuf[0] + 1), "r"(0)
+			     : "memory"));
+	TRY("float divide", {
+		feenableexcept(FE_DIVBYZERO);
+		volatile double d = 0;
+		d = 1 / d;
+	});
 	feclearexcept(FE_ALL_EXCEPT);
-	TRY("float invalid", { feenableexcept(FE_INVALID); volatile long double d = 0; d = d / d; __asm__ volatile("fwait"); });
+	TRY("float invalid", {
+		feenableexcept(FE_INVALID);
+		volatile long double d = 0;
+		d = d / d;
+		__asm__ volatile("fwait");
+	});
 	__asm__ volatile("fninit");
 	(void)sink;
 }
@@ -118,7 +129,9 @@ static void threads(void)
 
 static void processes(char *self)
 {
-	uint64_t *shared = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), sum = 0;
+	uint64_t *shared = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				-1, 0),
+		 sum = 0;
 	int fd[2], status, failed = 0;
 	char buf[4096];
 
@@ -154,10 +167,12 @@ static void processes(char *self)
 /* Code that is made, run, changed and run again. */
 static void made_code(void)
 {
-	uint8_t *code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	static const uint8_t body[] = { 0xb8, 0, 0, 0, 0, 0x83, 0xc0, 0x05, 0xc3 }; /* mov eax, n; add eax, 5; ret */
+	uint8_t *code = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const uint8_t body[] = {0xb8, 0,    0,    0,   0,
+				       0x83, 0xc0, 0x05, 0xc3}; /* mov eax, n; add eax, 5; ret */
 	/* mov byte [rip + 1], 7; mov eax, 1 with its immediate patched; ret */
-	static const uint8_t patcher[] = { 0xc6, 0x05, 1, 0, 0, 0, 7, 0xb8, 1, 0, 0, 0, 0xc3 };
+	static const uint8_t patcher[] = {0xc6, 0x05, 1, 0, 0, 0, 7, 0xb8, 1, 0, 0, 0, 0xc3};
 	long sum = 0;
 
 	for (int i = 0; i < 2000; i++) {
@@ -182,7 +197,7 @@ static void on_alarm(int s)
 
 static void timers(void)
 {
-	struct itimerval t = { { 0, 5000 }, { 0, 5000 } };
+	struct itimerval t = {{0, 5000}, {0, 5000}};
 	struct timespec a, b;
 	volatile double x = 1;
 	int back = 0;

@@ -50,7 +50,8 @@ struct device_env {
 	struct irq_line *nmi;    /* NMI wire of vCPU 0 (port 0x61/0x92 users) */
 	struct irq_line *extint; /* raised by the PIC while it has an interrupt to offer */
 	uint64_t rtc_epoch_s;    /* wall clock at guest time 0, seconds since 1970, UTC */
-	uint64_t ram_bytes;      /* for CMOS memory size cells */
+	uint64_t ram_bytes;      /* for CMOS memory size cells, and fw_cfg */
+	uint32_t cpus;           /* for fw_cfg */
 };
 
 struct device_type {

@@ -32,6 +32,7 @@ static const struct place {
 	{&i8042_type, BUS_PIO, 0x92, 1},
 	{&rtc_type, BUS_PIO, PORT_RTC, 2},
 	{&uart_type, BUS_PIO, PORT_COM1, 8},
+	{&fw_cfg_type, BUS_PIO, PORT_FW_CFG, 2},
 	{&debug_exit_type, BUS_PIO, PORT_DEBUG_EXIT, 1},
 	{&pm_type, BUS_PIO, PORT_PM_EVT, 12},
 	{&pci_host_type, BUS_PIO, PORT_PCI_CONFIG, 8},

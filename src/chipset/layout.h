@@ -19,6 +19,7 @@
 #define PORT_RTC        0x70
 #define PORT_COM1       0x3f8
 #define PORT_DEBUG_EXIT 0xf4
+#define PORT_FW_CFG 0x510
 #define PORT_PCI_CONFIG 0xcf8
 #define PORT_RESET      0xcf9 /* FADT reset register too: write 0x06 */
 #define PORT_PM_EVT     0x600 /* PM1a_EVT_BLK: status, enable (4 bytes) */

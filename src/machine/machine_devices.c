@@ -3,9 +3,11 @@
 #include <time.h>
 
 static const struct device_type *const slot_type[DEV_SLOTS] = {
-	[DEV_PIC] = &pic_type, [DEV_IOAPIC] = &ioapic_type,     [DEV_PIT] = &pit_type,
-	[DEV_RTC] = &rtc_type, [DEV_UART] = &uart_type,         [DEV_I8042] = &i8042_type,
-	[DEV_PM] = &pm_type,   [DEV_PCI_HOST] = &pci_host_type, [DEV_DEBUG_EXIT] = &debug_exit_type,
+	[DEV_PIC] = &pic_type,       [DEV_IOAPIC] = &ioapic_type,
+	[DEV_PIT] = &pit_type,       [DEV_RTC] = &rtc_type,
+	[DEV_UART] = &uart_type,     [DEV_I8042] = &i8042_type,
+	[DEV_PM] = &pm_type,         [DEV_PCI_HOST] = &pci_host_type,
+	[DEV_FW_CFG] = &fw_cfg_type, [DEV_DEBUG_EXIT] = &debug_exit_type,
 };
 
 static void discard(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
@@ -34,6 +36,7 @@ int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct
 		.extint = &m->irq.extint,
 		.rtc_epoch_s = m->wall_epoch_ns / 1000000000u,
 		.ram_bytes = mem_size(m->mem),
+		.cpus = m->cpus,
 	};
 
 	for (unsigned i = 0; i < DEV_SLOTS; i++) {

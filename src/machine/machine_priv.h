@@ -38,6 +38,7 @@ enum machine_slot {
 	DEV_I8042,
 	DEV_PM,
 	DEV_PCI_HOST,
+	DEV_FW_CFG,
 	DEV_DEBUG_EXIT,
 	DEV_SLOTS
 };

@@ -1,6 +1,7 @@
-/* lapic_priv: what the files of the local APIC share. lapic.c has the registers and the
- * way of an interrupt into the vCPU, lapic_timer.c the timer, lapic_bus.c the messages
- * between LAPICs. Section numbers are of the Intel SDM, volume 3A.
+/* lapic_priv: what the files of the local APIC share. lapic.c has the way of an interrupt
+ * into the vCPU, lapic_regs.c the registers as page, MSRs and x86_state, lapic_timer.c the
+ * timer, lapic_bus.c the messages between LAPICs. Section numbers are of the Intel SDM,
+ * volume 3A.
  *
  * Locks: each LAPIC has one mutex, the innermost of the chipset (after it only the
  * clock's own). Nothing that leaves the LAPIC happens under it: waking the vCPU, an IPI,
@@ -27,6 +28,9 @@ enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE, TIMER_RESE
 #define ESR_SEND_VECTOR    0x20u
 #define ESR_RECEIVE_VECTOR 0x40u
 #define ESR_REGISTER       0x80u
+
+#define SVR_ENABLE       0x100u
+#define SVR_NO_BROADCAST 0x1000u
 
 #define APIC_BASE_BSP 0x100u
 #define APIC_BASE_X2  0x400u
@@ -87,6 +91,11 @@ struct lapic_bus {
 	atomic_uint turn; /* where the search for a lowest-priority target begins */
 };
 
+static inline struct lapic *to_lapic(struct lapic_port *p)
+{
+	return container_of(p, struct lapic, port);
+}
+
 static inline void lapic_lock(struct lapic *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -110,6 +119,17 @@ void lapic_raise(struct lapic *l, uint8_t vector, bool level);
 void lapic_error(struct lapic *l, uint32_t bit);
 void lapic_lvt_fire(struct lapic *l, enum lvt which);
 uint8_t lapic_ppr(const struct lapic *l);
+void lapic_end_interrupt(struct lapic *l);
+/* As RESET and INIT leave them (11.4.7); the ID and the base register stay. */
+void lapic_reset_registers(struct lapic *l);
+
+/* --- lapic_regs.c: see struct lapic_ops; they take the lock --- */
+bool lapic_rdmsr(struct lapic_port *p, uint32_t msr, uint64_t *v);
+bool lapic_wrmsr(struct lapic_port *p, uint32_t msr, uint64_t v);
+uint32_t lapic_mmio_read(struct lapic_port *p, uint32_t offset);
+void lapic_mmio_write(struct lapic_port *p, uint32_t offset, uint32_t value);
+void lapic_load(struct lapic_port *p, const struct x86_state *s);
+void lapic_store(struct lapic_port *p, struct x86_state *s);
 
 /* --- lapic_bus.c; no LAPIC's lock held --- */
 void lapic_route(struct lapic_bus *b, struct lapic *from, const struct lapic_msg *m);

@@ -117,10 +117,24 @@ static bool out_of_time(const struct suite *s)
 	return s->seconds && time(NULL) - s->start >= (time_t)s->seconds;
 }
 
+/* Whether word stands in the comma-separated list. */
+static bool is_listed(const char *list, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (;; list++) {
+		if (!strncasecmp(list, word, len) && (!list[len] || list[len] == ','))
+			return true;
+		list = strchr(list, ',');
+		if (!list)
+			return false;
+	}
+}
+
 static bool wanted(const struct suite *s, const struct form *f)
 {
 	return !f->left_out &&
-	       (!s->filter || !strcasecmp(s->filter, ZydisMnemonicGetString(f->mnemonic)));
+	       (!s->filter || is_listed(s->filter, ZydisMnemonicGetString(f->mnemonic)));
 }
 
 static void add(struct suite *s, const uint32_t *forms, unsigned n, uint32_t k, struct rng *r)
@@ -289,8 +303,8 @@ static void suite_done(struct suite *s)
 }
 
 static const char usage[] =
-	"usage: suite [--engine jit|kvm|native] [--compat] [--filter MNEMONIC] [--seed N] [--count N]\n"
-	"             [--streams N] [--seconds N] [--show N] [--verbose] [--case FORM:K]\n"
+	"usage: suite [--engine jit|kvm|native] [--compat] [--filter MNEMONIC,...] [--seed N]\n"
+	"             [--count N] [--streams N] [--seconds N] [--show N] [--verbose] [--case FORM:K]\n"
 	"             [--stream-case K] [--list-left-out]\n";
 
 static bool parse(struct suite *s, int argc, char **argv)

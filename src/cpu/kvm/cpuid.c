@@ -91,6 +91,14 @@ static struct kvm_cpuid_entry2 entry_of(const struct kvm_cpu *c, const struct cp
 	return k;
 }
 
+uint64_t kvm_xcr0_mask(const struct kvm_vm *vm)
+{
+	const struct kvm_cpuid_entry2 *may = find_entry(vm->supported, 0xd, 0);
+	uint64_t carried = may ? may->eax | (uint64_t)may->edx << 32 : 0;
+
+	return (vm->env.cpuid->xcr0_mask & carried) | XCR0_X87 | XCR0_SSE;
+}
+
 /* The width of linear addresses in leaf 0x80000008 follows from what was left of LA57. */
 static void fix_address_width(struct kvm_cpuid2 *t)
 {

@@ -26,6 +26,7 @@ struct kvm_vm {
 	int run_bytes; /* of a vCPU's mapped kvm_run */
 	bool has_sregs2, has_xcrs, has_debugregs, has_tsc_control;
 	struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID */
+	uint64_t xcr0_mask;           /* of the VM's table, cut to it */
 
 	/* Routes exist for one purpose: by them the kernel knows which vectors are
 	 * level-triggered, and reports their EOI. */
@@ -77,6 +78,7 @@ int kvm_vm_new(struct engine_vm **out, const struct engine_env *env, struct err 
 void kvm_vm_free(struct engine_vm *vm);
 
 /* --- cpuid.c: the VM's table, cut to what KVM supports, into the kernel --- */
+uint64_t kvm_xcr0_mask(const struct kvm_vm *vm);
 int kvm_cpuid_load(struct kvm_cpu *c, struct err *e);
 
 /* --- exits.c --- */

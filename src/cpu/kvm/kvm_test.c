@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/fake_clock.h"
-#include "cpu/engine.h"
+#include "cpu/kvm/kvm_priv.h"
 
 #define CODE_GPA  0x10000
 #define STACK_GPA 0x9000
@@ -398,6 +398,31 @@ static void a_triple_fault_is_a_shutdown(void **state)
 	assert_int_equal(run(f), VCPU_SHUTDOWN);
 }
 
+static unsigned writes_to(struct fixture *f, uint64_t port, uint64_t value[], unsigned max)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < f->count; i++)
+		if (f->seen[i].write && f->seen[i].addr == port && n < max)
+			value[n++] = f->seen[i].value;
+	return n;
+}
+
+static void what_kvm_cannot_emulate_the_jit_executes(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t value[3];
+
+	start_at(f, kvm_guest_alien);
+	f->s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT;
+	assert_int_equal(engine_kvm.load(f->cpu, &f->s, &f->err), 0);
+	assert_int_equal(run(f), VCPU_HALTED);
+	assert_int_equal(writes_to(f, 0x54, value, 3), 2);
+	assert_int_equal(value[0], 0x11223344);      /* the first word */
+	assert_int_equal(value[1], 0x11223344 + 12); /* the last, as the patched byte has it */
+	assert_true(to_kvm_cpu(f->cpu)->asides >= 2);
+}
+
 static void unknown_registers_come_from_the_table(void **state)
 {
 	struct fixture *f = *state;
@@ -576,6 +601,7 @@ int main(void)
 		TEST(a_kick_before_run_is_remembered_once),
 		TEST(no_kick_is_lost),
 		TEST(a_triple_fault_is_a_shutdown),
+		TEST(what_kvm_cannot_emulate_the_jit_executes),
 		TEST(unknown_registers_come_from_the_table),
 		TEST(a_step_is_one_instruction),
 		TEST(state_comes_back_as_it_went_in),

@@ -57,14 +57,14 @@ kvm_guest_step:
 	nop
 	hlt
 
-kvm_guest_alien: /* AAM with base 3, as good as any; then what follows is seen to run */
-	movl $0x8000, %edi
-	movl $1, %ebx
+kvm_guest_alien: /* no KVM emulates this; the second time its last byte is another */
 	movl $2, %ecx
-	xorl %eax, %eax
-	xorl %edx, %edx
-	lock cmpxchg8b (%edi)
-	outb %al, $0x52
+	movl $0x54, %edx
+1:	pshufd $0, 0xd0000000, %xmm0
+2:	movd %xmm0, %eax
+	outl %eax, %dx
+	movb $0xff, 0x10000 + (2b - kvm_guest_begin) - 1
+	loop 1b
 	hlt
 
 kvm_guest_msr: /* one that KVM does not know and msr_table does */

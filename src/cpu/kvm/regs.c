@@ -188,7 +188,7 @@ static int load_fpu(struct kvm_cpu *c, const struct x86_state *s, struct err *e)
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0] = {.value = s->xcr0 | XCR0_X87}};
 	struct kvm_xsave area = {};
 	uint8_t *bytes = (uint8_t *)area.region;
-	uint64_t may = kvm_vm_of(c)->env.cpuid->xcr0_mask | XCR0_X87 | XCR0_SSE;
+	uint64_t may = kvm_vm_of(c)->xcr0_mask;
 	int r = 0;
 
 	memcpy(bytes, s->xsave, sizeof s->xsave);

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "cpu/kvm/kvm_priv.h"
 
 #define TICK_FIRST_NS   500000ull
@@ -97,6 +98,9 @@ static void kvm_vcpu_free(struct vcpu *v)
 	if (!v)
 		return;
 	c = to_kvm_cpu(v);
+	if (c->asides)
+		log_debug("vCPU %u: the JIT executed %llu instructions for KVM", v->index,
+			  (unsigned long long)c->asides);
 	if (c->has_timer)
 		timer_delete(c->timer);
 	kvm_aside_done(c);

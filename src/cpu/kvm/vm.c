@@ -135,6 +135,7 @@ static int read_supported_cpuid(struct kvm_vm *vm, struct err *e)
 		t->nent = max;
 		if (ioctl(vm->sys_fd, KVM_GET_SUPPORTED_CPUID, t) == 0) {
 			vm->supported = t;
+			vm->xcr0_mask = kvm_xcr0_mask(vm);
 			return 0;
 		}
 		free(t);

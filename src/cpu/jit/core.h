@@ -45,6 +45,7 @@ enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
 #define SITE_WRITE     0x1000u
 #define SITE_READ      0x2000u
 #define SITE_STACK     0x4000u /* faults of addressing are #SS, not #GP */
+#define SITE_ALIGNED   0x8000u /* #GP where gva is no multiple of the size, before any #PF */
 #define SITE_MMU_SHIFT 16
 #define SITE_MMU(s)    ((enum jit_mmu)((s) >> SITE_MMU_SHIFT & 3))
 #define SITE_MASKED    0x40000u /* fault only for active elements (AVX-512, VMASKMOV) */

@@ -156,6 +156,39 @@ static bool is_masked(const struct insn *i)
 	}
 }
 
+/* Vector operands that must be aligned to their size. Where the page is there the copied
+ * instruction faults by itself (SDM volume 2A, 2.4: types 1, 2, 4 without VEX, and E1). */
+static bool is_aligned(const struct insn *i, unsigned size)
+{
+	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+	case ZYDIS_MNEMONIC_SHA1MSG1: /* whose class says aligned; not every processor does */
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2: return false;
+	default: break;
+	}
+	switch (i->z.meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_SSE1:
+	case ZYDIS_EXCEPTION_CLASS_SSE2:
+	case ZYDIS_EXCEPTION_CLASS_SSE4:
+	case ZYDIS_EXCEPTION_CLASS_AVX1:
+	case ZYDIS_EXCEPTION_CLASS_E1:
+	case ZYDIS_EXCEPTION_CLASS_E1NF: return size == 16 || size == 32 || size == 64;
+	default: return false;
+	}
+}
+
 void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, uint32_t access,
 	   int extra)
 {
@@ -165,6 +198,8 @@ void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op,
 		access |= SITE_STACK;
 	if (is_masked(i))
 		access |= SITE_MASKED;
+	if (is_aligned(i, op->size / 8u))
+		access |= SITE_ALIGNED;
 	x_ea(x, i, op, extra);
 	x_linear(x, i, seg, op->size / 8u, access);
 	x_check(x, i, op->size / 8u, access);

@@ -39,6 +39,10 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	if (site & SITE_MASKED) {
 		jit_fpu_leave(c);
 		p->bounce_active = jit_masked_bytes(c, size);
+	}
+	if ((site & SITE_ALIGNED) && (gva & (size - 1)) && p->bounce_active)
+		jit_raise_err(c, X86_GP, 0);
+	if (site & SITE_MASKED) {
 		jit_masked_in(c, m, gva, at, size, site & SITE_WRITE);
 		jit_fpu_enter(c);
 		return at;

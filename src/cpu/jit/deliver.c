@@ -305,6 +305,7 @@ static void deliver(struct jit_cpu *c, const struct event *e)
 		deliver_long(c, e);
 	else
 		deliver_legacy(c, e);
+	c->st.mp_state = X86_RUNNING; /* a trap after HLT wakes it too */
 	jit_mode_update(c);
 }
 

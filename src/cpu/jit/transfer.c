@@ -236,7 +236,10 @@ void h_iret(struct jit_cpu *c, uint64_t arg)
 			jit_raise_err(c, X86_GP, 0);
 		iret_protected(c, ARG_SIZE(arg));
 	}
-	c->st.events.nmi_masked = false;
+	if (c->st.events.nmi_masked) { /* another may wait: it comes before the next instruction */
+		c->st.events.nmi_masked = false;
+		atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
+	}
 	jit_mode_update(c);
 }
 
@@ -244,6 +247,16 @@ void h_iret(struct jit_cpu *c, uint64_t arg)
 #define ATTR_CODE (SEG_P | SEG_S | 0xb | SEG_G)
 #define ATTR_DATA (SEG_P | SEG_S | 0x3 | SEG_G | SEG_DB)
 #define ATTR_DPL3 (3 << SEG_DPL_SHIFT)
+
+/* SYSCALL and SYSRET trap by the TF they leave behind, not by the one they found. */
+static void trap_if_tf(struct jit_cpu *c)
+{
+	c->no_trap = true;
+	if (!(c->st.rflags & RFLAGS_TF))
+		return;
+	c->st.dr6 |= 0x4000; /* BS */
+	jit_raise(c, X86_DB);
+}
 
 /* AMD's SYSCALL outside IA-32e mode (APM volume 2, 6.1.1). */
 static void syscall_legacy(struct jit_cpu *c, uint64_t next)
@@ -276,8 +289,8 @@ void h_syscall(struct jit_cpu *c, uint64_t arg)
 	seg_set_flat(&c->st.seg[X86_CS], sel, ATTR_CODE | SEG_L);
 	seg_set_flat(&c->st.seg[X86_SS], (uint16_t)(sel + 8), ATTR_DATA);
 	flags_write(c, 0, (uint32_t)c->st.sfmask | RFLAGS_RF);
-	c->no_trap = !(c->st.rflags & RFLAGS_TF);
 	jit_mode_update(c);
+	trap_if_tf(c);
 }
 
 void h_sysret(struct jit_cpu *c, uint64_t arg)
@@ -301,6 +314,7 @@ void h_sysret(struct jit_cpu *c, uint64_t arg)
 	seg_set_flat(&c->st.seg[X86_SS], (uint16_t)((base + 8) | 3), ATTR_DATA | ATTR_DPL3);
 	c->st.rip = to64 ? rip : (uint32_t)rip;
 	jit_mode_update(c);
+	trap_if_tf(c);
 }
 
 /* --- SYSENTER, SYSEXIT --- */

@@ -323,6 +323,16 @@ static void sysret_to_a_non_canonical_address_differs_by_vendor(void **state)
 	assert_int_equal(fake_run(f, h_sysret, ARG(3, 8, 0, 0, 0)), FAKE_NONE);
 }
 
+static void sysret_traps_by_the_flags_it_loads(void **state)
+{
+	st->star = (uint64_t)(FAKE_USER_CS32 | 3) << 48;
+	st->gpr[X86_RCX] = 0x12345;
+	st->gpr[11] = RFLAGS_TF;
+	assert_int_equal(fake_run(f, h_sysret, ARG(3, 8, 0, 0, 0)), X86_DB);
+	assert_int_equal(st->rip, 0x12345);
+	assert_int_equal(st->dr6 & 0x4000, 0x4000);
+}
+
 static void sysret_is_privileged(void **state)
 {
 	fake_user(f, true);
@@ -429,6 +439,7 @@ int main(void)
 		TEST(syscall_without_sce_is_undefined),
 		TEST(sysret_returns_to_user_mode),
 		TEST(sysret_to_a_non_canonical_address_differs_by_vendor),
+		TEST(sysret_traps_by_the_flags_it_loads),
 		TEST(sysret_is_privileged),
 		TEST(far_jump_changes_the_mode),
 		TEST(far_jump_to_an_absent_segment),

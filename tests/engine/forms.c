@@ -94,6 +94,15 @@ static unsigned encode_plain(const struct form *f, bool compat, uint8_t *to)
 	return (unsigned)(p + 8 - to);
 }
 
+static const char *why_left_out(const struct form *f, const ZydisDecodedInstruction *in)
+{
+	if (f->enc == ENC_LEGACY && f->map == 1 && f->opcode == 0x0d && !f->mem)
+		return "PREFETCHW with a register: a NOP or #UD, as the processor likes";
+	if (in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+		return "depends on the kernel's descriptor tables; tests/guest has it";
+	return left_out(f->mnemonic);
+}
+
 static bool try_form(struct forms *fs, struct form f)
 {
 	ZydisDecodedInstruction in;
@@ -112,9 +121,7 @@ static bool try_form(struct forms *fs, struct form f)
 	f.key = form_key(&in, op, fs->compat);
 	if (known(fs, f.key))
 		return true;
-	f.left_out = in.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR
-			     ? "depends on the kernel's descriptor tables; tests/guest has it"
-			     : left_out(f.mnemonic);
+	f.left_out = why_left_out(&f, &in);
 	if (fs->n == fs->cap) {
 		unsigned cap = fs->cap ? 2 * fs->cap : 4096;
 		struct form *more = realloc(fs->f, cap * sizeof *more);

@@ -31,6 +31,11 @@ native_enter:
 	mov	168(%rdi), %rax
 	xor	%edx, %edx
 	xrstor64 (%rcx)
+	xor	%eax, %eax		/* a case before may have loaded selectors */
+	mov	%eax, %ds
+	mov	%eax, %es
+	mov	%eax, %fs
+	mov	%eax, %gs
 	mov	144(%rdi), %rax
 	wrfsbase %rax
 	mov	152(%rdi), %rax

@@ -63,7 +63,6 @@ static bool suppresses_faults(const ZydisDecodedInstruction *z)
 	case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
 	case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
 	case ZYDIS_MNEMONIC_VDBPSADBW:
-	case ZYDIS_MNEMONIC_VPSHUFBITQMB:
 	case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: return false;
 	default: break;
 	}
@@ -94,7 +93,8 @@ static unsigned masked_elements(const ZydisDecodedInstruction *z, const ZydisDec
 	case ZYDIS_BROADCAST_MODE_1_TO_64: return 64;
 	default: break;
 	}
-
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPSHUFBITQMB)
+		return z->avx.vector_length / 8; /* a bit of the mask for each byte */
 	for (unsigned n = 0; n < z->operand_count_visible; n++) {
 		if (op[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
 			in_mem = op[n].element_count;
@@ -106,7 +106,31 @@ static unsigned masked_elements(const ZydisDecodedInstruction *z, const ZydisDec
 	}
 	if (z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID)
 		return in_reg;
-	return in_mem < in_reg ? in_mem : in_reg;
+	return in_reg && in_reg < in_mem ? in_reg : in_mem;
+}
+
+/* A tuple that is repeated over the register: an element of it counts when one of its copies
+ * does. */
+static uint64_t fold(uint64_t mask, unsigned elements, unsigned tuple)
+{
+	uint64_t out = 0;
+
+	for (unsigned n = 0; n < elements && n < 64; n++)
+		out |= (mask >> n & 1) << n % tuple;
+	return out;
+}
+
+static bool repeats_tuple(const ZydisDecodedInstruction *z)
+{
+	switch (z->avx.broadcast.mode) {
+	case ZYDIS_BROADCAST_MODE_2_TO_4:
+	case ZYDIS_BROADCAST_MODE_2_TO_8:
+	case ZYDIS_BROADCAST_MODE_2_TO_16:
+	case ZYDIS_BROADCAST_MODE_4_TO_8:
+	case ZYDIS_BROADCAST_MODE_4_TO_16:
+	case ZYDIS_BROADCAST_MODE_8_TO_16: return true;
+	default: return false;
+	}
 }
 
 /* A block in step mode may be older than the translator's working memory: decode it again. */
@@ -158,6 +182,12 @@ uint64_t jit_masked_bytes(struct jit_cpu *c, unsigned size)
 					 8u * (uint8_t)ZydisRegisterGetId(z.avx.mask.reg),
 				 8)
 		       : 0;
+	if (repeats_tuple(&z)) {
+		unsigned tuple = op[z.operand_count_visible - 1].element_count;
+
+		if (tuple && size % tuple == 0)
+			return spread(fold(mask, elements, tuple), tuple, size / tuple);
+	}
 	if (z.avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID || !elements || size < elements) {
 		mask &= elements && elements < 64 ? BIT(elements) - 1 : ~0ull;
 		return mask ? all_bytes(size) : 0;

@@ -135,6 +135,31 @@ static bool is_prefix_dropped(uint8_t v)
 	       v == 0x67;
 }
 
+/* In 16-bit code the operand-size prefix means the opposite of what it does in the copy. */
+static bool is_code16(const ZydisDecodedInstruction *z)
+{
+	return z->machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16 ||
+	       z->machine_mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_16 ||
+	       z->machine_mode == ZYDIS_MACHINE_MODE_REAL_16;
+}
+
+/* Whether a copy of 16-bit code needs the prefix: not where it would choose another
+ * instruction (vectors). */
+static bool needs_prefix_16(const struct insn *i)
+{
+	if (!is_code16(&i->z) || i->z.operand_width != 16 ||
+	    i->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B)
+		return false;
+	for (unsigned n = 0; n < i->z.operand_count; n++) {
+		ZydisRegisterClass c = ZydisRegisterGetClass(i->op[n].reg.value);
+
+		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    (c == ZYDIS_REGCLASS_MMX || c == ZYDIS_REGCLASS_XMM))
+			return false;
+	}
+	return true;
+}
+
 static void put_legacy(struct rewrite *w)
 {
 	const ZydisDecodedInstruction *z = &w->i->z;
@@ -143,9 +168,14 @@ static void put_legacy(struct rewrite *w)
 	unsigned rex = had_rex ? 0x40u | z->raw.rex.W << 3 : 0, r, b;
 	uint8_t opcode = z->opcode;
 
+	if (needs_prefix_16(w->i))
+		e8(w->e, 0x66);
 	for (unsigned n = 0; n < z->raw.prefix_count; n++) {
 		uint8_t v = z->raw.prefixes[n].value;
 
+		if (v == 0x66 && is_code16(z) &&
+		    z->raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_MANDATORY)
+			continue;
 		if (!is_prefix_dropped(v) && (v & 0xf0) != 0x40)
 			e8(w->e, v);
 	}

@@ -30,7 +30,7 @@ static bool lapic_write(struct jit_cpu *c, uint32_t msr, uint64_t v)
 {
 	struct lapic_port *l = c->vcpu.lapic;
 
-	if (!l)
+	if (!l || (msr == MSR_APIC_BASE && v >> c->phys_bits))
 		return false;
 	jit_fpu_leave(c);
 	if (!l->ops->wrmsr(l, msr, v))

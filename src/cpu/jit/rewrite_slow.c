@@ -110,6 +110,29 @@ static void map_operands(struct rewrite *w)
 	}
 }
 
+/* A register in an immediate has three bits in 32-bit code; there is no register above 7. */
+static uint8_t imm_mask(const struct insn *i)
+{
+	if (i->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+		return 0xff;
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++)
+		if (i->op[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			return 0x7f;
+	return 0xff;
+}
+
+/* VZEROUPPER and VZEROALL of 32-bit code leave registers 8 to 15 alone: VMOVAPS xmmN, xmmN
+ * or VPXOR xmmN, xmmN, xmmN for the others. */
+static void put_vzero32(struct emit *e, bool all)
+{
+	for (unsigned n = 0; n < 8; n++) {
+		e8(e, 0xc5);
+		e8(e, all ? (uint8_t)(0x81 | (~n & 15) << 3) : 0xf8);
+		e8(e, all ? 0xef : 0x28);
+		e8(e, (uint8_t)(0xc0 | n << 3 | n));
+	}
+}
+
 /* ModRM, and everything after the address bytes of the original: immediates. */
 static void put_modrm_tail(struct rewrite *w)
 {
@@ -126,7 +149,7 @@ static void put_modrm_tail(struct rewrite *w)
 		tail++;
 	tail += z->raw.disp.size / 8u;
 	for (; tail < z->length; tail++)
-		e8(w->e, w->i->bytes[tail]);
+		e8(w->e, w->i->bytes[tail] & imm_mask(w->i));
 }
 
 static bool is_prefix_dropped(uint8_t v)
@@ -307,7 +330,14 @@ void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_
 	*at = e->p;
 	*borrowed = w.borrows ? w.borrow[0] : R_NONE;
 	switch (i->z.encoding) {
-	case ZYDIS_INSTRUCTION_ENCODING_VEX: put_vex(&w); break;
+	case ZYDIS_INSTRUCTION_ENCODING_VEX:
+		if (i->z.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+		    (i->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL ||
+		     i->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER))
+			put_vzero32(e, i->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL);
+		else
+			put_vex(&w);
+		break;
 	case ZYDIS_INSTRUCTION_ENCODING_EVEX: put_evex(&w); break;
 	default: put_legacy(&w); break;
 	}

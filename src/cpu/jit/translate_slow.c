@@ -153,6 +153,25 @@ static void undecodable(struct insn *i, ZyanStatus s)
 	i->rule = s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? &gp : &ud;
 }
 
+/* Without MOD, a SIB base of 101 is a displacement (SDM volume 2A, table 2-3), whatever the B
+ * bit; Zydis 4.0 takes it for r13 where the address size is 32. */
+static void drop_phantom_base(struct insn *i)
+{
+	if (!(i->z.attributes & ZYDIS_ATTRIB_HAS_SIB) || i->z.raw.modrm.mod != 0 ||
+	    i->z.raw.sib.base != 5)
+		return;
+	for (unsigned n = 0; n < i->z.operand_count; n++) {
+		ZydisDecodedOperand *op = &i->op[n];
+
+		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+		    op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+			continue;
+		op->mem.base = ZYDIS_REGISTER_NONE;
+		op->mem.disp.has_displacement = ZYAN_TRUE;
+		op->mem.disp.value = i->z.raw.disp.value;
+	}
+}
+
 static bool gate(struct xlate *x, struct insn *i)
 {
 	static const struct rule ud = {.kind = RULE_UD}, nm = {.kind = RULE_HELPER, .helper = h_nm};
@@ -212,6 +231,7 @@ static bool decode_one(struct xlate *x, uint64_t gva)
 		x->n++;
 		return true;
 	}
+	drop_phantom_base(i);
 	i->rule = jit_rule(&i->z);
 	if (gate(x, i))
 		classify(i);

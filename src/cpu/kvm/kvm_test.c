@@ -48,10 +48,20 @@ struct fixture {
 	unsigned count;
 	struct extint extint;
 	atomic_bool extint_raised;
-	atomic_int eoi; /* the last vector */
+	bool raise_when_looked_at; /* the PIC's line rises right behind the look */
+	uint64_t handled_ms;       /* when a port was last written */
+	atomic_int eoi;            /* the last vector */
 	struct x86_state s;
 	struct err err;
 };
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
 
 /* --- a bus that answers with the address and remembers everything --- */
 
@@ -69,7 +79,10 @@ static uint64_t read_port(struct bus_region *r, uint64_t offset, unsigned size)
 
 static void write_port(struct bus_region *r, uint64_t offset, uint64_t v, unsigned size)
 {
-	remember(container_of(r, struct fixture, ports), 0x50 + offset, v, size, true);
+	struct fixture *f = container_of(r, struct fixture, ports);
+
+	remember(f, 0x50 + offset, v, size, true);
+	f->handled_ms = now_ms();
 }
 
 static uint64_t read_mmio(struct bus_region *r, uint64_t offset, unsigned size)
@@ -97,7 +110,15 @@ static void assert_traffic(struct fixture *f, unsigned i, bool write, uint64_t a
 
 static bool extint_pending(struct extint *x)
 {
-	return atomic_load(&container_of(x, struct fixture, extint)->extint_raised);
+	struct fixture *f = container_of(x, struct fixture, extint);
+
+	if (f->raise_when_looked_at) {
+		f->raise_when_looked_at = false;
+		atomic_store(&f->extint_raised, true);
+		engine_kvm.irq(f->cpu);
+		return false;
+	}
+	return atomic_load(&f->extint_raised);
 }
 
 static int extint_ack(struct extint *x)
@@ -319,6 +340,22 @@ static void the_pic_wakes_a_halted_vcpu(void **state)
 	pthread_join(t, NULL);
 	assert_int_equal(f->count, 1);
 	assert_false(f->extint_raised);
+}
+
+/* The signal hits before KVM_RUN, where it ends nothing: only immediate_exit is left. */
+static void a_wake_between_look_and_entry_counts(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t start;
+
+	set_handler(f, kvm_guest_handler);
+	start_at(f, kvm_guest_wait);
+	to_kvm_cpu(f->cpu)->tick_shift = 11; /* no tick comes to the rescue */
+	f->raise_when_looked_at = true;
+	start = now_ms();
+	assert_int_equal(run(f), VCPU_HALTED);
+	assert_int_equal(f->count, 1);
+	assert_true(f->handled_ms - start < 400);
 }
 
 static void *kick_later(void *arg)
@@ -597,6 +634,7 @@ int main(void)
 		TEST(the_end_of_a_level_interrupt_is_reported),
 		TEST(the_end_of_an_edge_interrupt_is_not),
 		TEST(the_pic_wakes_a_halted_vcpu),
+		TEST(a_wake_between_look_and_entry_counts),
 		TEST(a_kick_ends_a_loop),
 		TEST(a_kick_before_run_is_remembered_once),
 		TEST(no_kick_is_lost),

@@ -345,12 +345,25 @@ static int kvm_step(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 	return off;
 }
 
+/* kvmclock counts guest time, as the machine's clock and the JIT's kvmclock do. */
+static int set_clock(struct kvm_cpu *c, struct err *e)
+{
+	const struct kvm_vm *vm = kvm_vm_of(c);
+	struct kvm_clock_data k = {.clock = vm->env.clock ? clock_now(vm->env.clock) : 0};
+
+	if (!vm->env.clock || c->base.index != 0)
+		return 0;
+	return ioctl(vm->fd, KVM_SET_CLOCK, &k) < 0 ? err_sys(e, errno, "KVM_SET_CLOCK") : 0;
+}
+
 static int kvm_load(struct vcpu *v, const struct x86_state *s, struct err *e)
 {
 	struct kvm_cpu *c = to_kvm_cpu(v);
 	int r = finish_exit(c, e);
 
 	c->tick_shift = 0;
+	if (r == 0)
+		r = set_clock(c, e);
 	if (r == 0)
 		r = kvm_load_parts(c, s, KVM_PARTS_ALL, e);
 	return r < 0 ? err_wrap(e, "load vCPU %u into KVM", v->index) : r;

@@ -49,6 +49,7 @@ enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
 #define SITE_MMU_SHIFT 16
 #define SITE_MMU(s)    ((enum jit_mmu)((s) >> SITE_MMU_SHIFT & 3))
 #define SITE_MASKED    0x40000u /* fault only for active elements (AVX-512, VMASKMOV) */
+#define SITE_X87       0x80000u /* x87 or MMX: a pending exception comes before any #PF */
 
 /* tlb.c */
 void jit_tlb_init(struct jit_cpu *c);

@@ -161,6 +161,9 @@ static bool is_masked(const struct insn *i)
 static bool is_aligned(const struct insn *i, unsigned size)
 {
 	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_CVTPD2PI:
+	case ZYDIS_MNEMONIC_CVTTPD2PI: return true;
 	case ZYDIS_MNEMONIC_MOVUPS:
 	case ZYDIS_MNEMONIC_MOVUPD:
 	case ZYDIS_MNEMONIC_MOVDQU:
@@ -189,20 +192,51 @@ static bool is_aligned(const struct insn *i, unsigned size)
 	}
 }
 
+/* Instructions that wait for the x87 unit: they report its pending exception first. */
+static bool waits_for_x87(const struct insn *i)
+{
+	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTCW:
+	case ZYDIS_MNEMONIC_FNSTSW: return false;
+	default: break;
+	}
+	if (i->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || i->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX)
+		return true;
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++)
+		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(i->op[n].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
+	return false;
+}
+
+/* Cache-line instructions check the byte they name, wherever the line ends. */
+static unsigned access_size(const struct insn *i, const ZydisDecodedOperand *op)
+{
+	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CLFLUSH:
+	case ZYDIS_MNEMONIC_CLFLUSHOPT:
+	case ZYDIS_MNEMONIC_CLWB: return 1;
+	default: return op->size / 8u;
+	}
+}
+
 void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, uint32_t access,
 	   int extra)
 {
 	enum x86_sreg seg = x_seg(op);
+	unsigned size = access_size(i, op);
 
 	if (seg == X86_SS)
 		access |= SITE_STACK;
 	if (is_masked(i))
 		access |= SITE_MASKED;
-	if (is_aligned(i, op->size / 8u))
+	if (is_aligned(i, size))
 		access |= SITE_ALIGNED;
+	if (waits_for_x87(i))
+		access |= SITE_X87;
 	x_ea(x, i, op, extra);
-	x_linear(x, i, seg, op->size / 8u, access);
-	x_check(x, i, op->size / 8u, access);
+	x_linear(x, i, seg, size, access);
+	x_check(x, i, size, access);
 }
 
 void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, uint32_t access)

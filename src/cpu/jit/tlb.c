@@ -345,6 +345,14 @@ static uint8_t *miss_across(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	return at;
 }
 
+static bool x87_pending(const struct jit_cpu *c)
+{
+	uint16_t fsw;
+
+	__asm__ volatile("fnstsw %0" : "=a"(fsw));
+	return c->fpu_live && (fsw & 0x80);
+}
+
 uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 {
 	unsigned size = SITE_SIZE(site);
@@ -358,6 +366,8 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		jit_leave(c, LEAVE_STEP);
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)))
 		jit_raise_err(c, X86_GP, 0);
+	if ((site & SITE_X87) && x87_pending(c))
+		jit_raise(c, X86_MF);
 	if ((gva & 0xfff) + size > 4096) {
 		at = miss_across(c, gva, site);
 	} else {

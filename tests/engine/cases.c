@@ -189,6 +189,8 @@ int main(int argc, char **argv)
 		printf("engine %s is not in this build\n", argv[1]);
 		return 77;
 	}
+	if (!vm_engine_usable(engine))
+		return 77;
 	for (unsigned i = 0; i < engine_case_count; i++)
 		for (enum case_mode m = 0; m < CASE_MODES; m++) {
 			const struct engine_case *c = &engine_cases[i];

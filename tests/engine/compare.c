@@ -10,6 +10,8 @@
  *   implementation; the components are compared.
  * - Instructions that the host executes but the guest's CPUID does not show: they may be #UD
  *   (CLZERO, INVPCID, MOVDIRI, MOVDIR64B).
+ * - CR2's lower bits where a state image (FNSTENV, FLDENV, FNSAVE, FRSTOR) faults: which of its
+ *   fields is touched first is the processor's choice.
  * - MASKMOVQ and MASKMOVDQU that fault, on either side: whether bytes that the mask leaves
  *   alone fault is up to the implementation (SDM volume 2).
  * - MXCSR_MASK and reserved parts of the XSAVE area. */
@@ -34,6 +36,12 @@ static bool stores_x87_pointers(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_XSAVEOPT64: return true;
 	default: return false;
 	}
+}
+
+static bool is_x87_image(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_FNSTENV || m == ZYDIS_MNEMONIC_FLDENV ||
+	       m == ZYDIS_MNEMONIC_FNSAVE || m == ZYDIS_MNEMONIC_FRSTOR;
 }
 
 static bool masked_store(ZydisMnemonic m)
@@ -66,6 +74,9 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 	end->s.rflags &= ~(uint64_t)RFLAGS_RF;
 	if (end->vector == X86_PF && end->cr2 >> 47)
 		end->error &= ~PF_P;
+	for (unsigned i = 0; i < c->forms; i++)
+		if (is_x87_image(fs->f[c->form[i]].mnemonic))
+			end->cr2 = align_down(end->cr2, PAGE);
 	for (unsigned i = 0; i < c->forms; i++)
 		if (stores_x87_pointers(fs->f[c->form[i]].mnemonic))
 			drop_x87_pointers(c, end);

@@ -465,7 +465,7 @@ static bool encode(struct maker *m, const struct form *f, uint8_t *to, unsigned 
 	if (f->addr32 || (f->mem && !compat && attempt < 4 && rng_odds(r, 12)))
 		*p++ = 0x67;
 	/* FS and GS are null in 32-bit code; a mask of zeros hides that. */
-	if (f->mem && attempt < 6 && !(compat && f->enc == ENC_EVEX) && rng_odds(r, 12))
+	if (f->mem && attempt < 6 && !(compat && f->enc != ENC_LEGACY) && rng_odds(r, 12))
 		*p++ = rng_odds(r, 2) ? 0x64 : 0x65;
 	p = f->enc == ENC_LEGACY ? put_legacy(f, p, r, plain, compat)
 				 : put_vector(f, p, r, attempt, compat);

@@ -392,6 +392,8 @@ int main(int argc, char **argv)
 			printf("engine %s is not in this build\n", s.engine);
 			return 77; /* Meson: skipped */
 		}
+		if (!vm_engine_usable(engine))
+			return 77;
 		guest_runner_init(&s.guest_runner, engine);
 		s.guest = &s.guest_runner.runner;
 	}

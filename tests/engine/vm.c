@@ -1,9 +1,12 @@
 #include "vm.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+
+#include "cpu/probe.h"
 
 const struct engine *vm_engine(const char *name)
 {
@@ -20,6 +23,18 @@ const struct engine *vm_engine(const char *name)
 		if (!strcmp(all[i]->name, name))
 			return all[i];
 	return NULL;
+}
+
+bool vm_engine_usable(const struct engine *engine)
+{
+	struct kvm_finding f;
+
+	if (strcmp(engine->name, "kvm") || getenv("HOLON_FORCE"))
+		return true;
+	kvm_probe(&f);
+	if (f.verdict != KVM_USABLE)
+		printf("%s\n", f.line);
+	return f.verdict == KVM_USABLE;
 }
 
 /* --- the bus's regions --- */

@@ -58,3 +58,7 @@ enum vm_end vm_run(struct vm *vm, const struct x86_state *start, struct x86_stat
 
 /* The engine of a name that this build and host have, or NULL. */
 const struct engine *vm_engine(const char *name);
+
+/* False where the probe says that this host's KVM is none, and prints its line: what fails
+ * there is not ours. HOLON_FORCE=1 in the environment overrides it. */
+bool vm_engine_usable(const struct engine *engine);

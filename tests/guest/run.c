@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "boot/boot.h"
-#include "cpu/probe.h"
 #include "engine/vm.h"
 
 static int run_guest(struct vm *vm, const struct engine *engine, const char *file, struct err *e)
@@ -34,19 +33,6 @@ static int run_guest(struct vm *vm, const struct engine *engine, const char *fil
 	return 1;
 }
 
-/* Ring 0 on a host whose KVM emulates it fails in ways that are not ours: the probe says so. */
-static bool usable(const struct engine *engine)
-{
-	struct kvm_finding f;
-
-	if (strcmp(engine->name, "kvm"))
-		return true;
-	kvm_probe(&f);
-	if (f.verdict != KVM_USABLE)
-		printf("%s\n", f.line);
-	return f.verdict == KVM_USABLE;
-}
-
 int main(int argc, char **argv)
 {
 	const struct engine *engine = argc == 3 ? vm_engine(argv[1]) : NULL;
@@ -62,7 +48,7 @@ int main(int argc, char **argv)
 		printf("engine %s is not in this build\n", argv[1]);
 		return 77;
 	}
-	if (!getenv("HOLON_FORCE") && !usable(engine))
+	if (!vm_engine_usable(engine))
 		return 77;
 	r = run_guest(vm, engine, argv[2], &e);
 	if (r < 0)

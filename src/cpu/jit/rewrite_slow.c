@@ -62,7 +62,10 @@ static uint8_t scratch_reg(struct rewrite *w)
 static uint8_t host_for(struct rewrite *w, unsigned g, const ZydisDecodedOperand *op)
 {
 	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-	bool load = op->actions != ZYDIS_OPERAND_ACTION_WRITE || op->size < 32;
+	/* BSF and BSR leave the destination as it was when the source is 0. */
+	bool load = op->actions != ZYDIS_OPERAND_ACTION_WRITE || op->size < 32 ||
+		    w->i->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
+		    w->i->z.mnemonic == ZYDIS_MNEMONIC_BSR;
 	struct stand_in *s;
 
 	if (jit_host_reg[g] != R_NONE && !(w->high_byte && g == X86_RSP))

@@ -364,10 +364,10 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		gva = (uint32_t)gva;
 	if (site & SITE_MASKED)
 		jit_leave(c, LEAVE_STEP);
-	if ((site & SITE_ALIGNED) && (gva & (size - 1)))
-		jit_raise_err(c, X86_GP, 0);
 	if ((site & SITE_X87) && x87_pending(c))
 		jit_raise(c, X86_MF);
+	if ((site & SITE_ALIGNED) && (gva & (size - 1)))
+		jit_raise_err(c, X86_GP, 0);
 	if ((gva & 0xfff) + size > 4096) {
 		at = miss_across(c, gva, site);
 	} else {

@@ -18,7 +18,7 @@ struct jit_priv {
 	uint16_t tlb_list[3]
 			 [TLB_LIST]; /* slots filled with non-global pages since the last flush */
 	uint32_t tlb_filled[3];      /* > TLB_LIST: the list overflowed */
-	bool tlb_large;              /* some entry is part of a large page */
+	uint64_t tlb_large;          /* gigabytes with entries of large pages, hashed (tlb.c) */
 	/* the bounce buffer's use by the instruction under way (step.c) */
 	uint64_t bounce_gva;
 	uint32_t bounce_site;

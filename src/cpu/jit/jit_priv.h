@@ -34,8 +34,11 @@ enum jit_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC /* SMAP off by EFLAGS.AC */, 
 struct jit_tlb_entry {
 	uint64_t tag_read, tag_write;
 	uint64_t hva; /* host address of the page */
-	uint64_t gpa; /* of the page; bit 0: global, bit 1: part of a large page */
+	uint64_t gpa; /* of the page, with TLB_* */
 };
+
+#define TLB_GLOBAL 1u
+#define TLB_LARGE  2u /* part of a large page */
 
 struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's middle */
 	struct jit_tlb_entry e[MMU_COUNT];

@@ -63,16 +63,31 @@ void jit_tlb_flush(struct jit_cpu *c, bool global_too)
 		jit_itlb_clear(c, m, global_too);
 	}
 	if (global_too)
-		p->tlb_large = false;
+		p->tlb_large = 0;
+}
+
+/* A large page may fill many slots with its parts. Which gigabytes have any is remembered, in
+ * a few bits, since a kernel invalidates single small pages all the time. */
+static uint64_t large_bit(uint64_t gva)
+{
+	return BIT((gva >> 30) & 63);
+}
+
+static void flush_large(struct jit_cpu *c, uint64_t gva)
+{
+	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
+		for (enum jit_mmu m = 0; m < 3; m++)
+			if ((c->tlb[i].e[m].gpa & TLB_LARGE) &&
+			    c->tlb[i].e[m].tag_read >> 30 == gva >> 30)
+				entry_clear(c, m, i);
+	for (enum jit_mmu m = 0; m < 3; m++)
+		jit_itlb_clear(c, m, true);
 }
 
 void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 {
-	if (c->p->tlb_large) {
-		/* The page may be part of a large one, of which other slots hold parts. */
-		jit_tlb_flush(c, true);
-		return;
-	}
+	if (c->p->tlb_large & large_bit(gva))
+		flush_large(c, gva);
 	for (enum jit_mmu m = 0; m < 3; m++) {
 		entry_clear(c, m, (gva >> 12) & (JIT_TLB_SIZE - 1));
 		c->itlb_id[m][(gva >> 12) % JIT_ITLB_SIZE] = 0;
@@ -117,8 +132,9 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	t->tag_write =
 		map.writable && !jit_code_on_page(&c->vm->cache, map.gpa) ? page : no_tag(slot);
 	t->hva = (uint64_t)hva;
-	t->gpa = map.gpa | map.global | (uint64_t)map.large << 1;
-	c->p->tlb_large |= map.large;
+	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0);
+	if (map.large)
+		c->p->tlb_large |= large_bit(gva);
 	if (!map.global || m == MMU_USER) {
 		if (c->p->tlb_filled[m] < TLB_LIST)
 			c->p->tlb_list[m][c->p->tlb_filled[m]] = (uint16_t)slot;

@@ -81,6 +81,7 @@ struct lapic {
 	uint32_t initial, first, divide;
 	uint64_t start_ns;
 	uint64_t fired; /* periods that have been signalled */
+	bool over;      /* a one-shot that had ended when it was made periodic: stands at 0 */
 	uint64_t tsc_deadline;
 };
 

@@ -263,6 +263,27 @@ static void one_shot_timer_fires_once_on_the_tick(void **state)
 	assert_false(pending(0));
 }
 
+static void an_ended_one_shot_stays_at_zero_when_made_periodic(void **state)
+{
+	wr(0, DIVIDE, 0xb); /* 1 */
+	wr(0, LVT_TIMER, 0x40);
+	wr(0, INITIAL, 1000);
+	board_advance(&b, 1000);
+	assert_int_equal(ack(0), 0x40);
+	wr(0, EOI, 0);
+	wr(0, LVT_TIMER, 0x20040);
+	board_advance(&b, 1000100);
+	assert_int_equal(rd(0, CURRENT), 0);
+	wr(0, DIVIDE, 0x3);
+	assert_int_equal(rd(0, CURRENT), 0);
+	assert_false(pending(0));
+	assert_int_equal(rd(0, INITIAL), 1000);
+	wr(0, INITIAL, 1000);
+	assert_int_equal(rd(0, CURRENT), 1000);
+	board_advance(&b, 16000);
+	assert_int_equal(ack(0), 0x40);
+}
+
 static void periodic_timer_does_not_drift(void **state)
 {
 	unsigned fired = 0;
@@ -520,6 +541,7 @@ int main(void)
 		T(software_disabled_takes_nothing_and_masks_lvts),
 		T(pic_interrupts_come_through_lint0_as_extint),
 		T(one_shot_timer_fires_once_on_the_tick),
+		T(an_ended_one_shot_stays_at_zero_when_made_periodic),
 		T(periodic_timer_does_not_drift),
 		T(masked_timer_counts_but_stays_silent),
 		T(tsc_deadline_fires_and_disarms_itself),

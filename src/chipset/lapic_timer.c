@@ -76,7 +76,8 @@ static void arm(struct lapic *l)
 
 	if (mode == TIMER_TSC_DEADLINE && l->tsc_deadline)
 		timer_arm(l->env.clock, &l->timer, tsc_to_ns(l, l->tsc_deadline));
-	else if (mode != TIMER_TSC_DEADLINE && l->initial && (mode == TIMER_PERIODIC || !l->fired))
+	else if (mode != TIMER_TSC_DEADLINE && l->initial && !l->over &&
+		 (mode == TIMER_PERIODIC || !l->fired))
 		timer_arm(l->env.clock, &l->timer, next_expiry(l));
 	else
 		timer_cancel(l->env.clock, &l->timer);
@@ -94,7 +95,7 @@ static void check(struct lapic *l)
 		lapic_lvt_fire(l, LVT_TIMER);
 		return;
 	}
-	if (!l->initial)
+	if (!l->initial || l->over)
 		return;
 	done = periods(l, elapsed(l, clock_now(l->env.clock)));
 	if (done > l->fired) {
@@ -117,7 +118,7 @@ uint32_t lapic_timer_count(struct lapic *l)
 {
 	uint64_t ticks;
 
-	if (!l->initial || lapic_timer_mode(l) == TIMER_TSC_DEADLINE)
+	if (!l->initial || l->over || lapic_timer_mode(l) == TIMER_TSC_DEADLINE)
 		return 0;
 	ticks = elapsed(l, clock_now(l->env.clock));
 	if (ticks < l->first)
@@ -133,6 +134,7 @@ static void restart(struct lapic *l, uint32_t count)
 	l->start_ns = clock_now(l->env.clock);
 	l->first = count;
 	l->fired = !count; /* a one-shot that is over */
+	l->over = false;
 	arm(l);
 }
 
@@ -150,7 +152,8 @@ void lapic_timer_set_divide(struct lapic *l, uint32_t v)
 
 	check(l);
 	l->divide = v & 0x0b;
-	restart(l, count);
+	if (!l->over)
+		restart(l, count);
 }
 
 void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
@@ -179,9 +182,9 @@ void lapic_timer_mode_changed(struct lapic *l, enum timer_mode before)
 		return;
 	if (now == TIMER_TSC_DEADLINE || before == TIMER_TSC_DEADLINE) {
 		lapic_timer_stop(l); /* either way disarms it (11.5.4.1) */
-	} else if (l->initial) {
+	} else if (l->initial && !l->over) {
 		if (now == TIMER_PERIODIC && ticks >= l->first)
-			restart(l, l->initial); /* was over: the next period begins now */
+			l->over = true; /* only a new initial count makes it count again */
 		else if (now != TIMER_PERIODIC && ticks >= l->first)
 			restart(l, l->initial - (ticks - l->first) % l->initial);
 		else

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "base/bits.h"
+#include "cpu/cpuid.h"
 
 #define ALL  UINT64_MAX
 #define PHYS (BIT(52) - 1)
@@ -21,7 +22,8 @@
 	FIELD(0x200 + 2 * (n), mtrr_base[n], 0, (PHYS & ~0xfffull) | 0xff),                        \
 		FIELD(0x201 + 2 * (n), mtrr_mask[n], 0, (PHYS & ~0xfffull) | 0x800)
 #define MC_BANK(n)                                                                                 \
-	FIELD(0x400 + 4 * (n), mc_ctl[n], 0, ALL), FIELD(0x401 + 4 * (n), mc_status[n], 0, ALL),   \
+	FIELD(0x400 + 4 * (n), mc_ctl[n], MSR_MC_CTL, ALL),                                        \
+		FIELD(0x401 + 4 * (n), mc_status[n], 0, 0),                                        \
 		FIELD(0x402 + 4 * (n), mc_addr[n], 0, ALL),                                        \
 		FIELD(0x403 + 4 * (n), mc_misc[n], 0, ALL)
 
@@ -32,14 +34,14 @@ static const struct msr_desc table[] = {
 	VALUE(0x2a, MSR_IGNORED, 0), /* EBL_CR_POWERON */
 	VALUE(0x3a, 0, 1),           /* IA32_FEATURE_CONTROL: locked, no VMX */
 	FIELD(MSR_TSC_ADJUST, tsc_adjust, MSR_TIME, ALL),
-	FIELD(0x48, spec_ctrl, 0, 0x7), /* IBRS, STIBP, SSBD */
-	VALUE(0x49, MSR_IGNORED, 0),    /* IA32_PRED_CMD: nothing of ours is shared */
-	VALUE(0x8b, MSR_IGNORED, 0),    /* microcode revision */
-	VALUE(0xce, 0, 0),              /* PLATFORM_INFO */
-	VALUE(0xfe, 0, 0x508),          /* IA32_MTRRCAP: 8 ranges, fixed, WC */
-	VALUE(0x10a, 0, 0),             /* IA32_ARCH_CAPABILITIES */
-	VALUE(0x10b, MSR_IGNORED, 0),   /* IA32_FLUSH_CMD */
-	VALUE(0x140, MSR_IGNORED, 0),   /* MISC_FEATURES_ENABLES */
+	FIELD(MSR_SPEC_CTRL, spec_ctrl, MSR_BY_CPUID, 0x7), /* IBRS, STIBP, SSBD */
+	VALUE(MSR_PRED_CMD, MSR_IGNORED | MSR_BY_CPUID, 0), /* nothing of ours is shared */
+	VALUE(0x8b, MSR_IGNORED, 0),                        /* microcode revision */
+	VALUE(0xce, 0, 0),                                  /* PLATFORM_INFO */
+	VALUE(0xfe, 0, 0x508),                              /* IA32_MTRRCAP: 8 ranges, fixed, WC */
+	VALUE(0x10a, 0, 0),                                 /* IA32_ARCH_CAPABILITIES */
+	VALUE(MSR_FLUSH_CMD, MSR_IGNORED | MSR_BY_CPUID, 0),
+	VALUE(0x140, MSR_IGNORED, 0), /* MISC_FEATURES_ENABLES */
 	FIELD(0x174, sysenter_cs, 0, 0xffffffff),
 	FIELD(0x175, sysenter_esp, MSR_CANONICAL, ALL),
 	FIELD(0x176, sysenter_eip, MSR_CANONICAL, ALL),
@@ -146,6 +148,25 @@ const struct msr_desc *msr_find(uint32_t number)
 	return NULL;
 }
 
+bool msr_offered(const struct msr_desc *d, const struct cpuid_table *t)
+{
+	if (!(d->flags & MSR_BY_CPUID))
+		return true;
+	switch (d->number) {
+	case MSR_SPEC_CTRL:
+		return cpuid_has(t, 7, 0, CPUID_EDX, 26) || cpuid_has(t, 7, 0, CPUID_EDX, 27) ||
+		       cpuid_has(t, 7, 0, CPUID_EDX, 31) ||
+		       cpuid_has(t, 0x80000008, 0, CPUID_EBX, 14) ||
+		       cpuid_has(t, 0x80000008, 0, CPUID_EBX, 15) ||
+		       cpuid_has(t, 0x80000008, 0, CPUID_EBX, 24);
+	case MSR_PRED_CMD:
+		return cpuid_has(t, 7, 0, CPUID_EDX, 26) ||
+		       cpuid_has(t, 0x80000008, 0, CPUID_EBX, 12);
+	case MSR_FLUSH_CMD: return cpuid_has(t, 7, 0, CPUID_EDX, 28);
+	default: return false;
+	}
+}
+
 static bool is_canonical(uint64_t v, unsigned va_bits)
 {
 	unsigned up = 64 - va_bits;
@@ -172,6 +193,9 @@ bool msr_writable(const struct msr_desc *d, uint64_t v, unsigned va_bits)
 	if (v & ~d->bits)
 		return false;
 	if (d->flags & MSR_CANONICAL && !is_canonical(v, va_bits))
+		return false;
+	/* Enabled or not; kernels leave bit 10 out on old AMD, bit 0 on old Intel processors. */
+	if (d->flags & MSR_MC_CTL && v && (v | BIT(10) | BIT(0)) != ALL)
 		return false;
 	return !(d->flags & MSR_MEM_TYPES) || are_mem_types(v, d->number == 0x277);
 }

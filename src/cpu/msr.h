@@ -11,6 +11,8 @@
 
 #include "cpu/x86_state.h"
 
+struct cpuid_table;
+
 #define MSR_CANONICAL 0x0001 /* an address: writing a non-canonical one is #GP */
 #define MSR_MEM_TYPES 0x0002 /* eight memory types (PAT, fixed MTRRs), each must exist */
 #define MSR_IN_SREGS  0x0004 /* KVM moves it with KVM_GET/SET_SREGS2 */
@@ -19,6 +21,8 @@
 #define MSR_ACTS      0x0020 /* a write changes how code runs: EFER and segment bases */
 #define MSR_CONST     0x0040 /* no field: reads as bits, writing is #GP */
 #define MSR_IGNORED   0x0080 /* with MSR_CONST: writes vanish instead */
+#define MSR_BY_CPUID  0x0100 /* there only if CPUID says so (msr_offered) */
+#define MSR_MC_CTL    0x0200 /* all zeros or all ones, else #GP (SDM vol. 3, 16.3.2.1) */
 
 struct msr_desc {
 	uint32_t number;
@@ -31,6 +35,10 @@ struct msr_desc {
 const struct msr_desc *msr_table(unsigned *count);
 /* NULL: no such register. */
 const struct msr_desc *msr_find(uint32_t number);
+
+/* Whether a guest with this CPUID has the register. Calls into cpuid.c, so not for code that
+ * runs with the guest's vector registers. */
+bool msr_offered(const struct msr_desc *d, const struct cpuid_table *t);
 
 /* Whether the guest may write v; va_bits is 48, or 57 under CR4.LA57. Says no to MSR_CONST
  * without MSR_IGNORED. */
@@ -49,6 +57,9 @@ static inline uint64_t msr_read(const struct x86_state *s, const struct msr_desc
 #define MSR_TSC             0x10
 #define MSR_APIC_BASE       0x1b
 #define MSR_TSC_ADJUST      0x3b
+#define MSR_SPEC_CTRL       0x48
+#define MSR_PRED_CMD        0x49
+#define MSR_FLUSH_CMD       0x10b
 #define MSR_TSC_DEADLINE    0x6e0
 #define MSR_X2APIC_FIRST    0x800
 #define MSR_X2APIC_LAST     0x8ff

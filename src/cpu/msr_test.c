@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/bits.h"
+#include "cpu/cpuid.h"
 
 static void every_number_is_found_and_the_table_is_sorted(void **unused)
 {
@@ -67,9 +68,38 @@ static void reserved_bits_and_types_are_refused(void **unused)
 	assert_true(msr_writable(msr_find(0x8b), 1, 48));
 }
 
+static void machine_check_banks_take_what_hardware_takes(void **unused)
+{
+	const struct msr_desc *ctl = msr_find(0x404), *status = msr_find(0x405);
+
+	assert_true(msr_writable(ctl, 0, 48));
+	assert_true(msr_writable(ctl, ~0ull, 48));
+	assert_true(msr_writable(ctl, ~0ull & ~BIT(10), 48));
+	assert_false(msr_writable(ctl, 0xaaaaaaaaaaaaaaaa, 48));
+	assert_true(msr_writable(status, 0, 48));
+	assert_false(msr_writable(status, 1, 48));
+}
+
+static void speculation_controls_follow_cpuid(void **unused)
+{
+	struct cpuid_table none = {0}, some = {.count = 1, .leaf[0] = {.leaf = 7}};
+
+	for (unsigned n = 0; n < 3; n++) {
+		static const uint32_t numbers[] = {MSR_SPEC_CTRL, MSR_PRED_CMD, MSR_FLUSH_CMD};
+		static const uint8_t bits[] = {31, 26, 28};
+
+		assert_false(msr_offered(msr_find(numbers[n]), &none));
+		some.leaf[0].edx = BIT(bits[n]);
+		assert_true(msr_offered(msr_find(numbers[n]), &some));
+	}
+	assert_true(msr_offered(msr_find(MSR_EFER), &none));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(machine_check_banks_take_what_hardware_takes),
+		cmocka_unit_test(speculation_controls_follow_cpuid),
 		cmocka_unit_test(every_number_is_found_and_the_table_is_sorted),
 		cmocka_unit_test(no_two_numbers_share_a_field),
 		cmocka_unit_test(a_field_is_where_the_state_has_it),

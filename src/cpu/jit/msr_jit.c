@@ -42,13 +42,21 @@ static bool lapic_write(struct jit_cpu *c, uint32_t msr, uint64_t v)
 	return true;
 }
 
+static bool offered(struct jit_cpu *c, const struct msr_desc *d)
+{
+	if (!(d->flags & MSR_BY_CPUID))
+		return true;
+	jit_fpu_leave(c); /* the CPUID table's code is not quick */
+	return msr_offered(d, c->env->cpuid);
+}
+
 bool jit_msr_read(struct jit_cpu *c, uint32_t msr, uint64_t *v)
 {
 	const struct msr_desc *d = msr_find(msr);
 
 	if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
 		return lapic_read(c, msr, v);
-	if (!d)
+	if (!d || !offered(c, d))
 		return false;
 	if (d->flags & MSR_LAPIC && c->vcpu.lapic)
 		return lapic_read(c, msr, v);
@@ -102,7 +110,7 @@ bool jit_msr_write(struct jit_cpu *c, uint32_t msr, uint64_t v)
 
 	if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
 		return lapic_write(c, msr, v);
-	if (!d || !msr_writable(d, v, 48))
+	if (!d || !offered(c, d) || !msr_writable(d, v, 48))
 		return false;
 	if (d->flags & MSR_CONST)
 		return true;

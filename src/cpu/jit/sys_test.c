@@ -251,6 +251,7 @@ static void msrs_check_what_they_are_given(void **state)
 	assert_int_equal(st->seg[X86_FS].base, 0xffff800012345678);
 	assert_int_equal(rdmsr(MSR_FS_BASE), 0xffff800012345678);
 	assert_int_equal(wrmsr(0x12345, 0), X86_GP);
+	assert_int_equal(wrmsr(MSR_SPEC_CTRL, 0), X86_GP);              /* not in the fake CPUID */
 	assert_int_equal(wrmsr(MSR_EFER, EFER_LMA | EFER_SCE), X86_GP); /* LME under paging */
 	assert_int_equal(wrmsr(MSR_EFER, EFER_LME | EFER_NXE), FAKE_NONE);
 	assert_int_equal(st->efer, EFER_LMA | EFER_LME | EFER_NXE);

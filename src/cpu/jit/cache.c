@@ -14,6 +14,7 @@ void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes)
 
 void jit_cache_flush(struct jit_cache *k)
 {
+	jit_cache_release(k);
 	for (struct jit_page **h = k->hash; h < k->hash + PAGE_HASH; h++)
 		for (struct jit_page *p = *h; p; p = p->next_hash)
 			k->phys[p->gpa >> 12] = NULL;
@@ -23,6 +24,7 @@ void jit_cache_flush(struct jit_cache *k)
 	k->arena_at = k->arena;
 	k->blocks = 0;
 	k->straddlers = 0;
+	k->next_id = 0;
 	k->flushes++;
 }
 

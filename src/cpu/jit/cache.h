@@ -87,7 +87,7 @@ struct jit_cache {
 	struct jit_phys **phys;                /* by gpa >> 12 */
 	uint64_t phys_count;
 	struct jit_page *hash[PAGE_HASH];
-	uint32_t next_id;
+	uint32_t next_id; /* of code pages; an id is unique until the next flush, and never 0 */
 	struct jit_block **block; /* in order of start, for jit_cache_find */
 	uint32_t blocks, blocks_max;
 	struct jit_block **straddler; /* blocks with a page2 */
@@ -124,6 +124,8 @@ WARN_UNUSED int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_
 void jit_cache_done(struct jit_cache *k);
 /* Drops all blocks; every jump and instruction TLB must be emptied by the caller. */
 void jit_cache_flush(struct jit_cache *k);
+/* The memory in use goes back to the host, if it is much; its contents are lost. */
+void jit_cache_release(struct jit_cache *k);
 void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush */
 
 /* The code page for this pair, made when new; NULL when the arena is full. */

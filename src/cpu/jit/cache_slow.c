@@ -6,7 +6,7 @@
 
 #include "cpu/jit/core.h"
 
-#define DEFAULT_BYTES MIB(128)
+#define RELEASE_MIN MIB(8)
 
 /* The index of physical pages is virtual memory, touched only where code lies. */
 static uint64_t phys_pages(const struct guest_mem *m)
@@ -27,7 +27,9 @@ static void *reserve(uint64_t bytes)
 
 int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, struct err *e)
 {
-	k->bytes = align_up(bytes ? bytes : DEFAULT_BYTES, MIB(1));
+	if (bytes && (bytes < JIT_CACHE_MIN || bytes > JIT_CACHE_MAX))
+		return err_set(e, EINVAL, "code cache of %lu bytes", (unsigned long)bytes);
+	k->bytes = align_up(bytes ? bytes : JIT_CACHE_DEFAULT, MIB(1));
 	k->fd = memfd_create("holon-code", MFD_CLOEXEC);
 	if (k->fd < 0 || ftruncate(k->fd, (off_t)k->bytes) < 0)
 		return err_sys(e, errno, "code cache of %lu bytes", (unsigned long)k->bytes);
@@ -55,6 +57,28 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	k->hot_start = k->hot;
 	k->cold_start = k->cold;
 	return 0;
+}
+
+static void give_back(uint8_t *from, const uint8_t *to, int advice)
+{
+	uint64_t first = align_up((uint64_t)from, 4096), end = align_down((uint64_t)to, 4096);
+
+	if (first < end)
+		(void)madvise((void *)first, end - first, advice);
+}
+
+/* Below RELEASE_MIN the pages are soon in use again, and new ones would only cost time. */
+void jit_cache_release(struct jit_cache *k)
+{
+	uint64_t used = (uint64_t)(k->arena_at - k->arena) + (uint64_t)(k->hot - k->hot_start) +
+			(uint64_t)(k->cold - k->cold_start);
+
+	if (used < RELEASE_MIN)
+		return;
+	give_back(k->arena, k->arena_at, MADV_DONTNEED);
+	give_back((uint8_t *)k->block, (uint8_t *)(k->block + k->blocks), MADV_DONTNEED);
+	give_back(k->hot_start, k->hot, MADV_REMOVE);
+	give_back(k->cold_start, k->cold, MADV_REMOVE);
 }
 
 void jit_cache_done(struct jit_cache *k)

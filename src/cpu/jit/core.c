@@ -106,6 +106,7 @@ void jit_mode_update(struct jit_cpu *c)
 
 static void flush_all(struct jit_cpu *c)
 {
+	jit_fpu_leave(c);
 	jit_cache_flush(&c->vm->cache);
 	for (enum jit_mmu m = 0; m < 3; m++) {
 		jit_jump_clear(c, m);
@@ -154,7 +155,27 @@ static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uin
 	return b;
 }
 
-/* A block that ends on a second page needs that one in the instruction TLB too. */
+/* Is the second page of b, which straddles, still mapped where it was? If not, b is dropped, and
+ * what the instruction TLB says of that page with it: the translator walks, and both must agree
+ * the next time. False also when the cache is full (*full). Raises what a fetch raises. */
+static bool page2_holds(struct jit_cpu *c, struct jit_block *b, uint32_t mode, bool *full)
+{
+	uint64_t gva = (b->gva | 0xfff) + 1;
+	struct jit_page *two;
+
+	if (!jit_code64(c))
+		gva = (uint32_t)gva;
+	two = code_page(c, gva, mode);
+	*full = !two;
+	if (two == b->page2)
+		return true;
+	if (two) {
+		jit_code_invalidate(&c->vm->cache, b->page->gpa | (b->gva & 0xfff), 1);
+		c->itlb_id[c->mmu][(gva >> 12) % JIT_ITLB_SIZE] = 0;
+	}
+	return false;
+}
+
 static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 {
 	uint64_t gva = jit_code64(c) ? c->st.rip : (uint32_t)c->st.rip;
@@ -166,18 +187,12 @@ static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 
 		if (page && !b)
 			b = translate(c, page, gva, mode);
-		if (b && b->page2 && !extra_mode) {
-			struct jit_page *two = code_page(c, (gva | 0xfff) + 1, mode);
+		bool full = !b;
 
-			if (two && two != b->page2) { /* remapped: translate what is there now */
-				jit_code_invalidate(&c->vm->cache, page->gpa | (gva & 0xfff), 1);
-				continue;
-			}
-			if (!two)
-				b = NULL;
-		}
-		if (b)
+		if (b && (!b->page2 || page2_holds(c, b, mode, &full)))
 			return b;
+		if (!full)
+			continue;
 		flush_all(c);
 	}
 }

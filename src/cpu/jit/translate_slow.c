@@ -98,6 +98,8 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 		return n;
 	if (!x_code64(x))
 		next = (uint32_t)next;
+	if (!jit_canonical(x->c, next))
+		jit_raise_err(x->c, X86_GP, 0);
 	if (!jit_walk(x->c, next, x->c->mmu, ACC_FETCH, &map, &error)) {
 		if (first)
 			jit_raise_pf(x->c, next, error);

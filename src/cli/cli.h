@@ -43,7 +43,7 @@ struct run_opts {
 	const char *name;
 	int engine; /* enum engine_choice */
 	unsigned cpus;
-	uint64_t memory;
+	uint64_t memory, jit_cache;
 	const char *kernel, *initrd, *append;
 	bool no_reboot, debug_exit, force;
 };

@@ -219,6 +219,7 @@ int cmd_run(const void *opts, int words, char **word)
 		.force = o->force,
 		.cpus = o->cpus,
 		.memory_bytes = o->memory,
+		.jit_cache_bytes = o->jit_cache,
 		.kernel = o->kernel,
 		.initrd = o->initrd,
 		.append = o->append,

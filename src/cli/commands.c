@@ -35,6 +35,9 @@ static const struct option run_options[] = {
 	{"engine", OPT_CHOICE, offsetof(struct run_opts, engine), ENGINES,
 	 "What runs guest code: auto takes KVM where a probe finds it usable, else the JIT. "
 	 "Default: auto."},
+	{"jit-cache", OPT_SIZE, offsetof(struct run_opts, jit_cache), "SIZE",
+	 "What the JIT engine may use for translated code, from 1M to 1G, and again as much for its "
+	 "tables; when it is full, translation starts afresh. Default: 128M."},
 	{"force", OPT_FLAG, offsetof(struct run_opts, force), NULL,
 	 "With --engine kvm: run even where the probe refuses."},
 	{"no-reboot", OPT_FLAG, offsetof(struct run_opts, no_reboot), NULL,

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bits.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "bus/bus.h"
@@ -51,6 +52,12 @@ struct lapic_ops {
 	int (*take_sipi)(struct lapic_port *p);  /* SIPI vector, or -1 */
 };
 
+/* Bounds of code_cache_bytes below: a block and the fixed code must fit with room to spare, and
+ * jumps reach 2 GiB. */
+#define JIT_CACHE_MIN     MIB(1)
+#define JIT_CACHE_DEFAULT MIB(128)
+#define JIT_CACHE_MAX     GIB(1)
+
 /* The vCPU's time-stamp counter is linear in host TSC: guest = host + tsc_offset. */
 struct engine_env {
 	struct guest_mem *mem;
@@ -63,7 +70,7 @@ struct engine_env {
 	void *eoi_ctx;
 	uint64_t apic_hz;          /* LAPIC timer input; 0: 1 GHz */
 	uint64_t wall_epoch_ns;    /* wall clock at guest time 0, for kvmclock */
-	uint64_t code_cache_bytes; /* JIT; 0: its default */
+	uint64_t code_cache_bytes; /* JIT; 0: JIT_CACHE_DEFAULT */
 	bool force;                /* KVM: run although the probe says no */
 };
 

@@ -14,6 +14,9 @@ static int check(const struct machine_config *c, struct err *e)
 			       MACHINE_MAX_CPUS);
 	if (c->memory_bytes < MIB(1))
 		return err_set(e, EINVAL, "guest memory: at least 1M is needed");
+	if (c->jit_cache_bytes &&
+	    (c->jit_cache_bytes < JIT_CACHE_MIN || c->jit_cache_bytes > JIT_CACHE_MAX))
+		return err_set(e, EINVAL, "the JIT's code cache: between 1M and 1G are possible");
 	return 0;
 }
 
@@ -31,6 +34,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->no_reboot = c->no_reboot;
 	m->debug_exit = c->debug_exit;
 	m->force = c->force;
+	m->jit_cache_bytes = c->jit_cache_bytes;
 	m->cpus = c->cpus;
 	if ((r = dup_text(&m->name, c->name, e)) < 0 ||
 	    (r = dup_text(&m->kernel, c->kernel, e)) < 0 ||

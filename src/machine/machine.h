@@ -18,6 +18,7 @@ struct machine_config {
 	bool force; /* --engine=kvm although the probe refuses */
 	unsigned cpus;
 	uint64_t memory_bytes;
+	uint64_t jit_cache_bytes; /* 0: the JIT's default */
 	const char *kernel, *initrd, *append;
 	bool debug_exit; /* port 0xf4 present */
 	bool no_reboot;

@@ -39,6 +39,7 @@ static int make_vm(struct machine *m, struct err *e)
 		.eoi_ctx = m,
 		.apic_hz = APIC_HZ,
 		.wall_epoch_ns = m->wall_epoch_ns,
+		.code_cache_bytes = m->jit_cache_bytes,
 		.force = m->force,
 	};
 	return m->engine->vm_new(&m->vm, &m->engine_env, e);

@@ -57,6 +57,7 @@ struct machine_cpu {
 struct machine {
 	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
 	bool no_reboot, debug_exit, force;
+	uint64_t jit_cache_bytes;
 	unsigned cpus;
 
 	struct guest_mem *mem;

@@ -517,6 +517,10 @@ static void bad_configs_are_refused(void **state)
 	assert_true(machine_new(&m, &c, &err) < 0);
 	c = good, c.memory_bytes = KIB(64);
 	assert_true(machine_new(&m, &c, &err) < 0);
+	c = good, c.jit_cache_bytes = MIB(1) - 1;
+	assert_int_equal(machine_new(&m, &c, &err), -EINVAL);
+	c = good, c.jit_cache_bytes = GIB(1) + 1;
+	assert_int_equal(machine_new(&m, &c, &err), -EINVAL);
 	assert_null(m);
 }
 

@@ -51,6 +51,11 @@ class Words(unittest.TestCase):
         self.refused("run", "--kernel", "x", "--engine", "xen", saying="auto|jit|kvm")
         self.refused("version", "--log-level", "loud", saying="error|warn|info|debug")
 
+    def test_code_cache_out_of_bounds(self):
+        for size in "4K", "2G":
+            self.refused("run", *ENGINE_WORDS, "--jit-cache", size, "--kernel", "x",
+                         saying="code cache: between 1M and 1G")
+
     def test_extra_words(self):
         self.refused("run", "--kernel", "x", "y", saying="unexpected word 'y'")
         self.refused("version", "now", saying="unexpected word 'now'")

@@ -17,12 +17,12 @@ PROGRAMS = []
 
 
 class Programs(boot_test.GuestKernel):
-    def test_same_output_as_on_the_host(self):
+    def same_output(self, *words):
         files = [f"{p}:bin/{os.path.basename(p)}" for p in PROGRAMS]
         commands = "".join(f"echo begin-{n}; {n}; echo end-{n}\n"
                            for n in map(os.path.basename, PROGRAMS))
         init = MOUNTS + "echo 1 > /proc/sys/kernel/printk\n" + commands + "poweroff -f\n"
-        with self.boot(init, files=files) as vm:
+        with self.boot(init, *words, files=files) as vm:
             status, out, err = vm.ends()
         self.assertEqual(status, 0, err)
         out = out.replace("\r\n", "\n")
@@ -32,6 +32,12 @@ class Programs(boot_test.GuestKernel):
             guest = out.split(f"begin-{name}\n")[1].split(f"end-{name}\n")[0]
             with self.subTest(name):
                 self.assertEqual(guest, host)
+
+    def test_same_output_as_on_the_host(self):
+        self.same_output()
+
+    def test_with_a_code_cache_that_is_full_all_the_time(self):
+        self.same_output("--jit-cache", "2M")
 
     def test_busybox(self):
         script = ("seq 1 20000 | sha256sum; seq 1 5000 | sort -r | md5sum; "

@@ -43,7 +43,8 @@ static const struct option run_options[] = {
 	{"no-reboot", OPT_FLAG, offsetof(struct run_opts, no_reboot), NULL,
 	 "End with exit status 3 when the guest resets, instead of rebooting it."},
 	{"debug-exit", OPT_FLAG, offsetof(struct run_opts, debug_exit), NULL,
-	 "Give the guest port 0xf4: writing a byte v there ends Holon with exit status (v << 1) | 1."},
+	 "Give the guest port 0xf4: writing a byte v there ends Holon with exit status (v << 1) | 1. "
+	 "Also a device that CPU test suites use to raise interrupt lines."},
 	{"name", OPT_TEXT, offsetof(struct run_opts, name), "NAME",
 	 "The VM's name, in messages. Default: the kernel's file name."},
 	{0}};

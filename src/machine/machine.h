@@ -20,7 +20,7 @@ struct machine_config {
 	uint64_t memory_bytes;
 	uint64_t jit_cache_bytes; /* 0: the JIT's default */
 	const char *kernel, *initrd, *append;
-	bool debug_exit; /* port 0xf4 present */
+	bool debug_exit; /* port 0xf4 present, and the test device */
 	bool no_reboot;
 	struct byte_sink *serial_out;
 };

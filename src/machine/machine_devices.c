@@ -3,11 +3,17 @@
 #include <time.h>
 
 static const struct device_type *const slot_type[DEV_SLOTS] = {
-	[DEV_PIC] = &pic_type,       [DEV_IOAPIC] = &ioapic_type,
-	[DEV_PIT] = &pit_type,       [DEV_RTC] = &rtc_type,
-	[DEV_UART] = &uart_type,     [DEV_I8042] = &i8042_type,
-	[DEV_PM] = &pm_type,         [DEV_PCI_HOST] = &pci_host_type,
-	[DEV_FW_CFG] = &fw_cfg_type, [DEV_DEBUG_EXIT] = &debug_exit_type,
+	[DEV_PIC] = &pic_type,
+	[DEV_IOAPIC] = &ioapic_type,
+	[DEV_PIT] = &pit_type,
+	[DEV_RTC] = &rtc_type,
+	[DEV_UART] = &uart_type,
+	[DEV_I8042] = &i8042_type,
+	[DEV_PM] = &pm_type,
+	[DEV_PCI_HOST] = &pci_host_type,
+	[DEV_FW_CFG] = &fw_cfg_type,
+	[DEV_DEBUG_EXIT] = &debug_exit_type,
+	[DEV_TEST_DEVICE] = &test_device_type,
 };
 
 static void discard(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
@@ -16,7 +22,7 @@ static void discard(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 
 static bool wanted(const struct machine *m, unsigned slot)
 {
-	return slot != DEV_DEBUG_EXIT || m->debug_exit;
+	return (slot != DEV_DEBUG_EXIT && slot != DEV_TEST_DEVICE) || m->debug_exit;
 }
 
 int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct err *e)

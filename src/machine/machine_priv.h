@@ -40,6 +40,7 @@ enum machine_slot {
 	DEV_PCI_HOST,
 	DEV_FW_CFG,
 	DEV_DEBUG_EXIT,
+	DEV_TEST_DEVICE,
 	DEV_SLOTS
 };
 

@@ -5,6 +5,7 @@
  * The copy of the guest's instruction runs on the buffer; jit_bounce_in fills it before and has
  * raised every fault the access can raise; jit_bounce_out writes it back. */
 #include "cpu/jit/core.h"
+#include "cpu/jit/walk.h"
 
 static void watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
 {
@@ -20,6 +21,13 @@ static void watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
 		if (gva < at + len && at < gva + size)
 			c->p->dr6_hits |= BIT(n);
 	}
+}
+
+/* The access of the instruction under way: #SS for one by RSP or RBP, else #GP. */
+static void check_canonical(struct jit_cpu *c, uint64_t gva, unsigned size)
+{
+	if ((c->mode & MODE_CODE64) && !(jit_canonical(c, gva) && jit_canonical(c, gva + size - 1)))
+		jit_raise_err(c, c->p->bounce_site & SITE_STACK ? X86_SS_FAULT : X86_GP, 0);
 }
 
 /* The buffer keeps the operand's alignment to 64 bytes, so that alignment faults stay. */
@@ -47,6 +55,7 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		jit_fpu_enter(c);
 		return at;
 	}
+	check_canonical(c, gva, size);
 	if (c->st.dr7 & 0xff)
 		watch(c, gva, size, site & SITE_WRITE);
 	if (site & SITE_WRITE)
@@ -65,6 +74,7 @@ void jit_masked_in(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to,
 	for (unsigned n = 0; n < size; n++) {
 		if (!(c->p->bounce_active >> n & 1))
 			continue;
+		check_canonical(c, gva + n, 1);
 		if (write)
 			jit_probe(c, m, gva + n, 1, ACC_WRITE);
 		jit_read_buf(c, m, gva + n, to + n, 1);

@@ -299,28 +299,71 @@ static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
 	}
 }
 
-/* To the address in r14, flags in the slot. */
-static void exit_indirect(struct xlate *x)
+/* ja to the returned place when the address in r14 is not canonical: a near branch faults
+ * before it changes anything. Uses r13. */
+static uint8_t *check_canonical(struct emit *e)
+{
+	e_mov(e, R_13, R_14);
+	e8(e, 0x49); /* sar r13, 47: 0 or -1 */
+	e8(e, 0xc1);
+	e8(e, 0xfd);
+	e8(e, 47);
+	e_alu_imm(e, true, 0, R_13, 1);
+	e_alu_imm(e, true, 7, R_13, 1);
+	return e_jcc(e, CC_A);
+}
+
+static void put_gp(struct xlate *x, struct emit *e, const struct insn *i)
+{
+	enum jit_helper_kind kind;
+
+	x_store_rip(x, e, i);
+	e_mov_imm(e, R_14, i->z.length);
+	e_jmp_to(e, thunk(x, jit_thunk_for(x->k, h_gp, &kind)));
+}
+
+/* Out to the run loop, for the address in r14; rSP += stack_by if that is a good one. */
+static void exit_unknown(struct xlate *x, struct emit *e, const struct insn *i, int stack_by)
+{
+	uint8_t *bad = x_code64(x) ? check_canonical(e) : NULL;
+
+	if (stack_by)
+		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
+	e_jmp_to(e, thunk(x, x->k->exit_indirect));
+	if (bad) {
+		e_patch(bad, e->p);
+		put_gp(x, e, i);
+	}
+}
+
+/* To the address in r14, flags in the slot; rSP += stack_by. */
+static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
 {
 	struct emit *e = &x->hot;
 	uint32_t jump = OFF(jump) + (uint32_t)x->mmu * sizeof x->c->jump[0];
 
-	if (!x->step) {
-		e_mov32(e, R_13, R_14);
-		e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
-		e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
-		e8(e, 0xc1);
-		e8(e, 0xe0 | (R_13 & 7));
-		e8(e, 4);
-		e_op_base(e, true, true, 0x3b, R_14, R_13,
-			  (int32_t)(jump + offsetof(struct jit_jump, gva)));
-		e_jcc_to(e, CC_NE, thunk(x, x->k->exit_indirect));
-		e_op_base(e, true, false, 0xff, 4, R_13,
-			  (int32_t)(jump + offsetof(struct jit_jump, code)));
-	} else {
-		e_jmp_to(e, thunk(x, x->k->exit_indirect));
-	}
 	x->done = true;
+	if (!x_code64(x) && stack_by) {
+		x_stack_move(x, stack_by);
+		stack_by = 0;
+	}
+	if (x->step) {
+		exit_unknown(x, e, i, stack_by);
+		return;
+	}
+	e_mov32(e, R_13, R_14);
+	e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
+	e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
+	e8(e, 0xc1);
+	e8(e, 0xe0 | (R_13 & 7));
+	e8(e, 4);
+	e_op_base(e, true, true, 0x3b, R_14, R_13,
+		  (int32_t)(jump + offsetof(struct jit_jump, gva)));
+	e_jcc_to(e, CC_NE, x->cold.p);
+	exit_unknown(x, &x->cold, i, stack_by);
+	if (stack_by)
+		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
+	e_op_base(e, true, false, 0xff, 4, R_13, (int32_t)(jump + offsetof(struct jit_jump, code)));
 }
 
 static uint64_t branch_target(const struct xlate *x, const struct insn *i)
@@ -362,7 +405,7 @@ static void do_jmp(struct xlate *x, const struct insn *i)
 	x_need_slot(x);
 	indirect_target(x, i);
 	x_clobber(x);
-	exit_indirect(x);
+	exit_indirect(x, i, 0);
 }
 
 static void do_call(struct xlate *x, const struct insn *i)
@@ -374,6 +417,10 @@ static void do_call(struct xlate *x, const struct insn *i)
 	if (!direct) {
 		indirect_target(x, i);
 		e_store(&x->hot, OFF(tmp[0]), R_14);
+		if (x_code64(x)) {
+			e_patch(check_canonical(&x->hot), x->cold.p);
+			put_gp(x, &x->cold, i);
+		}
 	}
 	x_stack(x, i, -(int)size, size, SITE_WRITE);
 	x_clobber(x);
@@ -386,7 +433,7 @@ static void do_call(struct xlate *x, const struct insn *i)
 		x->done = true;
 	} else {
 		e_load(&x->hot, R_14, OFF(tmp[0]));
-		exit_indirect(x);
+		exit_indirect(x, i, 0);
 	}
 }
 
@@ -401,8 +448,7 @@ static void do_ret(struct xlate *x, const struct insn *i)
 	x_stack(x, i, 0, size, SITE_READ);
 	x_clobber(x);
 	x_load(x, R_14, size);
-	x_stack_move(x, (int)(size + drop));
-	exit_indirect(x);
+	exit_indirect(x, i, (int)(size + drop));
 }
 
 /* LOOPcc and JrCXZ: no flags change, so the count is tested by JRCXZ (JECXZ). 16-bit counts

@@ -6,13 +6,10 @@
 
 #include <cpuid.h>
 #include <errno.h>
-#include <linux/perf_event.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "base/clock.h"
 #include "cpu/x86_state.h"
 
 #define MAX_BASIC        0x16u
@@ -20,13 +17,12 @@
 #define KVM_BASE         0x40000000u
 #define KVM_MAX          0x40000010u
 #define PHYS_BITS_MAX    46u
-#define VENDOR_AMD_EBX   0x68747541u /* "Auth" */
 #define APIC_HZ_DEFAULT  1000000000u
 #define XCR0_CARRIED     (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
 #define KVM_NOP_IO_DELAY (1u << 1)
 #define KVM_CLOCKSOURCE2 (1u << 3)
 #define KVM_CLOCK_STABLE (1u << 24)
-#define MEASURE_NS       2000000u
+#define MEASURE_NS       1000000u /* TSCs step by up to 10 ns: this is within 10 ppm */
 
 /* --- what the JIT carries --- */
 struct feature_rule {
@@ -128,11 +124,6 @@ static struct cpuid_leaf *add_host(struct cpuid_table *t, uint32_t leaf, uint32_
 	return l;
 }
 
-static bool is_amd(const struct cpuid_table *t)
-{
-	return t->leaf[0].ebx == VENDOR_AMD_EBX;
-}
-
 /* --- time --- */
 static uint64_t rdtsc(void)
 {
@@ -150,35 +141,15 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* The kernel's own conversion, which it publishes to perf users; 0 where that is closed. */
-static uint64_t tsc_hz_from_perf(void)
-{
-	struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE,
-				       .size = sizeof attr,
-				       .config = PERF_COUNT_SW_DUMMY,
-				       .exclude_kernel = 1,
-				       .exclude_hv = 1};
-	const struct perf_event_mmap_page *page;
-	int fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-	uint64_t hz = 0;
-
-	if (fd < 0)
-		return 0;
-	page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED, fd, 0);
-	if (page != MAP_FAILED) {
-		if (page->cap_user_time && page->time_mult)
-			hz = (uint64_t)(((unsigned __int128)1000000000 << page->time_shift) /
-					page->time_mult);
-		munmap((void *)page, (size_t)sysconf(_SC_PAGESIZE));
-	}
-	close(fd);
-	return hz;
-}
+struct tsc_sample {
+	uint64_t tsc, ns;
+};
 
 /* TSC and time at the same moment: the tightest of a few tries. */
-static void sample(uint64_t *tsc, uint64_t *ns)
+static struct tsc_sample sample(void)
 {
 	uint64_t best = UINT64_MAX;
+	struct tsc_sample s = {0};
 
 	for (int i = 0; i < 8; i++) {
 		uint64_t before = rdtsc(), t = now_ns(), after = rdtsc();
@@ -186,27 +157,20 @@ static void sample(uint64_t *tsc, uint64_t *ns)
 		if (after - before >= best)
 			continue;
 		best = after - before;
-		*tsc = before + best / 2;
-		*ns = t;
+		s = (struct tsc_sample){before + best / 2, t};
 	}
+	return s;
 }
 
-static uint64_t tsc_hz_measured(void)
+/* By what passed since begin, or what will have passed when that is long enough. */
+static uint64_t tsc_hz_measured(struct tsc_sample begin)
 {
-	uint64_t tsc0 = 0, ns0 = 0, tsc1 = 0, ns1 = 0;
+	struct tsc_sample end;
 
-	sample(&tsc0, &ns0);
-	while (now_ns() - ns0 < MEASURE_NS)
+	while (now_ns() - begin.ns < MEASURE_NS)
 		;
-	sample(&tsc1, &ns1);
-	return (uint64_t)((unsigned __int128)(tsc1 - tsc0) * 1000000000u / (ns1 - ns0));
-}
-
-static uint64_t host_tsc_hz(void)
-{
-	uint64_t hz = tsc_hz_from_perf();
-
-	return hz ? hz : tsc_hz_measured();
+	end = sample();
+	return mul_div(end.tsc - begin.tsc, 1000000000u, end.ns - begin.ns);
 }
 
 /* --- features --- */
@@ -268,7 +232,7 @@ static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
 	l->eax = (l->eax & 0xff) | (has_la57(t, o) ? 57u : 48u) << 8;
 	l->ecx = o->cpus - 1;
 	l->edx = 0;
-	if (is_amd(t)) {
+	if (cpuid_is_amd(t)) {
 		l = add_host(t, 0x80000021, 0, false);
 		l->ebx = l->ecx = l->edx = 0;
 	}
@@ -290,7 +254,7 @@ static void fix_features(struct cpuid_table *t, const struct cpuid_opts *o)
 		drop(t, need_avx, ARRAY_SIZE(need_avx));
 	if (!(t->xcr0_mask & XCR0_AVX512))
 		drop(t, need_avx512, ARRAY_SIZE(need_avx512));
-	if (is_amd(t)) { /* AMD repeats leaf 1's features here; CMP_LEGACY */
+	if (cpuid_is_amd(t)) { /* AMD repeats leaf 1's features here; CMP_LEGACY */
 		ext->edx |= l->edx & 0x0183f3ff;
 		ext->ecx = o->cpus > 1 ? ext->ecx | B(1) : ext->ecx & ~B(1);
 	}
@@ -386,23 +350,14 @@ static void add_caches(struct cpuid_table *t, uint32_t leaf, unsigned cpus)
 }
 
 /* --- assembly --- */
-static void add_basic(struct cpuid_table *t, const struct cpuid_opts *o, uint64_t apic_hz)
+static void add_basic(struct cpuid_table *t, const struct cpuid_opts *o)
 {
-	struct cpuid_leaf *l;
-
-	if (!is_amd(t)) {
+	if (!cpuid_is_amd(t)) {
 		add_host(t, 2, 0, false);
 		add_caches(t, 4, o->cpus);
 	}
 	add(t, 6, 0, false)->eax = B(2); /* the APIC timer never stops */
 	add_topology(t, 0xb, o->cpus);
-	l = add(t, 0x15, 0, false);
-	l->eax = (uint32_t)(apic_hz / 1000); /* the crystal is the APIC timer's input */
-	l->ebx = (uint32_t)(t->tsc_hz / 1000);
-	l->ecx = (uint32_t)apic_hz;
-	l = add(t, 0x16, 0, false);
-	l->eax = l->ebx = (uint32_t)(t->tsc_hz / 1000000);
-	l->ecx = 100;
 }
 
 static void add_extended(struct cpuid_table *t, const struct cpuid_opts *o)
@@ -412,11 +367,11 @@ static void add_extended(struct cpuid_table *t, const struct cpuid_opts *o)
 
 	l = add_host(t, 0x80000000, 0, false);
 	host_max = l->eax;
-	l->eax = is_amd(t) ? MAX_EXTENDED : 0x80000008;
+	l->eax = cpuid_is_amd(t) ? MAX_EXTENDED : 0x80000008;
 	for (uint32_t leaf = 0x80000002; leaf <= 0x80000006; leaf++)
 		add_host(t, leaf, 0, false);
 	add(t, 0x80000007, 0, false)->edx = B(8); /* invariant TSC */
-	if (!is_amd(t))
+	if (!cpuid_is_amd(t))
 		return;
 	if (host_max >= 0x8000001a) {
 		add_host(t, 0x80000019, 0, false);
@@ -428,7 +383,7 @@ static void add_extended(struct cpuid_table *t, const struct cpuid_opts *o)
 	}
 }
 
-static void add_kvm(struct cpuid_table *t, uint64_t apic_hz)
+static void add_kvm(struct cpuid_table *t)
 {
 	struct cpuid_leaf *l = add(t, KVM_BASE, 0, false);
 
@@ -438,6 +393,18 @@ static void add_kvm(struct cpuid_table *t, uint64_t apic_hz)
 	memcpy(&l->edx, "M\0\0", 4);
 	add(t, KVM_BASE + 1, 0, false)->eax =
 		KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_CLOCK_STABLE;
+}
+
+static void add_frequencies(struct cpuid_table *t, uint64_t apic_hz)
+{
+	struct cpuid_leaf *l = add(t, 0x15, 0, false);
+
+	l->eax = (uint32_t)(apic_hz / 1000); /* the crystal is the APIC timer's input */
+	l->ebx = (uint32_t)(t->tsc_hz / 1000);
+	l->ecx = (uint32_t)apic_hz;
+	l = add(t, 0x16, 0, false);
+	l->eax = l->ebx = (uint32_t)(t->tsc_hz / 1000000);
+	l->ecx = 100;
 	l = add(t, KVM_MAX, 0, false);
 	l->eax = (uint32_t)(t->tsc_hz / 1000);
 	l->ebx = (uint32_t)(apic_hz / 1000);
@@ -445,7 +412,7 @@ static void add_kvm(struct cpuid_table *t, uint64_t apic_hz)
 
 int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 {
-	uint64_t apic_hz = o->apic_hz ? o->apic_hz : APIC_HZ_DEFAULT;
+	struct tsc_sample begin = sample();
 
 	if (o->cpus < 1 || o->cpus > 255)
 		return err_set(e, EINVAL, "%u CPUs: 1 to 255 are possible", o->cpus);
@@ -453,14 +420,16 @@ int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 	    (unsigned)__get_cpuid_max(0x80000000, NULL) < 0x80000008)
 		return err_set(e, ENOTSUP, "this processor is too old: no CPUID leaf 0xd");
 	memset(t, 0, sizeof *t);
-	t->tsc_hz = o->tsc_hz ? o->tsc_hz : host_tsc_hz();
 	add_host(t, 0, 0, false)->eax = MAX_BASIC;
 	add_xsave(t, o);
 	add_features(t, o);
 	fix_features(t, o);
-	add_basic(t, o, apic_hz);
+	add_basic(t, o);
 	add_extended(t, o);
-	add_kvm(t, apic_hz);
+	add_kvm(t);
+	/* Last: reading leaves is slow in a VM, and is part of the time to measure over. */
+	t->tsc_hz = o->tsc_hz ? o->tsc_hz : tsc_hz_measured(begin);
+	add_frequencies(t, o->apic_hz ? o->apic_hz : APIC_HZ_DEFAULT);
 	return 0;
 }
 
@@ -505,9 +474,9 @@ static void fill_dynamic(const struct cpuid_table *t, const struct x86_state *s,
 /* Intel answers leaves beyond the last with the last basic one, AMD with zeros. */
 static uint32_t clamp(const struct cpuid_table *t, uint32_t leaf)
 {
-	uint32_t max_ext = is_amd(t) ? MAX_EXTENDED : 0x80000008;
+	uint32_t max_ext = cpuid_is_amd(t) ? MAX_EXTENDED : 0x80000008;
 
-	if (is_amd(t) || leaf <= MAX_BASIC || (leaf >= 0x80000000 && leaf <= max_ext) ||
+	if (cpuid_is_amd(t) || leaf <= MAX_BASIC || (leaf >= 0x80000000 && leaf <= max_ext) ||
 	    (leaf >= KVM_BASE && leaf < KVM_BASE + 0x100))
 		return leaf;
 	return MAX_BASIC;

@@ -44,6 +44,14 @@ enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 /* Whether the model offers this bit; what the engine carries is exactly what it offers. */
 bool cpuid_has(const struct cpuid_table *t, uint32_t leaf, uint32_t sub, int reg, int bit);
 
+#define CPUID_AMD_EBX 0x68747541u /* "Auth", of AuthenticAMD */
+
+/* The vendors differ in some instructions; the guest's vendor is the host's. */
+static inline bool cpuid_is_amd(const struct cpuid_table *t)
+{
+	return t->leaf[0].ebx == CPUID_AMD_EBX; /* leaf 0 is the first */
+}
+
 /* The answer for leaf/subleaf on a vCPU in state s. Never fails: unknown leaves answer
  * as the SDM says (the highest basic leaf, or zeros). */
 void cpuid_query(const struct cpuid_table *t, const struct x86_state *s, uint32_t apic_id,

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/platform/x86.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -116,12 +117,11 @@ static void fact_fsgsbase(struct host_fact *f)
 
 static void fact_vectors(struct host_fact *f)
 {
-	__builtin_cpu_init();
-	f->found = __builtin_cpu_supports("avx2");
+	f->found = CPU_FEATURE_ACTIVE(AVX2);
 	say(f, "%s",
-	    __builtin_cpu_supports("avx512f") ? "AVX2 and AVX-512"
-	    : f->found                        ? "AVX2, no AVX-512"
-					      : "SSE only");
+	    CPU_FEATURE_ACTIVE(AVX512F) ? "AVX2 and AVX-512"
+	    : f->found                  ? "AVX2, no AVX-512"
+					: "SSE only");
 	if (!f->found)
 		advise(f, "nothing to do: guests see a processor without AVX2");
 }

@@ -222,6 +222,43 @@ static void free_all(struct probe *p)
 		munmap(p->ram, PROBE_BYTES);
 }
 
+/* --- what the guest saw --- */
+
+static bool saw_page_fault(const struct probe_raw *raw)
+{
+	return raw->step > STEP_PAGE_FAULT && raw->seen.pf_error == PF_W &&
+	       raw->seen.pf_cr2 == PROBE_UNMAPPED;
+}
+
+static bool saw_syscall(const struct probe_raw *raw)
+{
+	return raw->step > STEP_SYSCALL && raw->seen.syscall_cs == PROBE_CS &&
+	       raw->seen.sysret_cs == PROBE_USER_CS;
+}
+
+static bool saw_interrupt(const struct probe_raw *raw)
+{
+	return raw->step > STEP_EXTERNAL && raw->seen.external == 1;
+}
+
+/* What a step that is over should have brought, and did not, or NULL. */
+static const char *find_wrong(const struct probe_raw *raw)
+{
+	if (raw->step > STEP_PAGE_FAULT && !saw_page_fault(raw))
+		return "a page fault brings a wrong error code or CR2";
+	if (raw->step >= STEP_SYSCALL && (raw->seen.syscall_cs & 3) == 3)
+		return "SYSCALL from user mode stays in user mode";
+	if (raw->step > STEP_SYSCALL && !saw_syscall(raw))
+		return "SYSCALL/SYSRET do not reach the rings they should";
+	if (raw->step > STEP_SOFT_INTERRUPT && raw->seen.soft != 1)
+		return "INT n does not arrive";
+	if (raw->step > STEP_CMPXCHG16B && !raw->seen.cmpxchg16b)
+		return "CMPXCHG16B in ring 0 does not work";
+	if (raw->step > STEP_EXTERNAL && !saw_interrupt(raw))
+		return "an external interrupt does not arrive";
+	return NULL;
+}
+
 /* --- the run --- */
 
 /* The access is finished by the next KVM_RUN, so registers may be set only after that:
@@ -262,7 +299,12 @@ static int begin_round(struct probe *p)
 	return 1;
 }
 
-/* 1: go on; 0: the guest is through, or stuck. */
+static void read_seen(struct probe *p)
+{
+	memcpy(&p->raw.seen, p->ram + PROBE_SEEN, sizeof p->raw.seen);
+}
+
+/* 1: go on; 0: the guest is through, stuck, or needs no measuring. */
 static int begin_step(struct probe *p, uint8_t step)
 {
 	if (step == STEP_TRAP) {
@@ -271,7 +313,7 @@ static int begin_step(struct probe *p, uint8_t step)
 	}
 	p->raw.step = step;
 	switch (step) {
-	case STEP_LOOP: return begin_round(p);
+	case STEP_LOOP: read_seen(p); return find_wrong(&p->raw) ? 0 : begin_round(p);
 	case STEP_EXTERNAL: p->run->request_interrupt_window = 1; return 1;
 	case STEP_DONE: p->raw.done = true; return 0;
 	default: return 1;
@@ -340,7 +382,7 @@ static void run_watched(struct probe *p)
 		;
 	timer_delete(timer);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	memcpy(&p->raw.seen, p->ram + PROBE_SEEN, sizeof p->raw.seen);
+	read_seen(p);
 }
 
 /* --- the judgement --- */
@@ -360,24 +402,13 @@ static const char *step_name(int step)
 	return step >= 0 && step < (int)ARRAY_SIZE(names) ? names[step] : "an unknown step";
 }
 
-/* What is wrong with a guest that ran, or NULL. */
-static const char *find_fault(const struct probe_raw *raw, const struct kvm_finding *f, char *text,
-			      size_t len)
+/* Why a guest that ran is no good, or NULL. */
+static const char *find_fault(const struct probe_raw *raw, char *text, size_t len)
 {
-	const char *step = step_name(raw->step);
+	const char *step = step_name(raw->step), *wrong = find_wrong(raw);
 
-	if (raw->step > STEP_PAGE_FAULT && !f->has_page_fault)
-		return "a page fault brings a wrong error code or CR2";
-	if (raw->step > STEP_EXTERNAL && !f->has_interrupt)
-		return "an external interrupt does not arrive";
-	if (raw->step >= STEP_SYSCALL && (raw->seen.syscall_cs & 3) == 3)
-		return "SYSCALL from user mode stays in user mode";
-	if (raw->step > STEP_SYSCALL && !f->has_syscall)
-		return "SYSCALL/SYSRET do not reach the rings they should";
-	if (raw->step > STEP_SOFT_INTERRUPT && raw->seen.soft != 1)
-		return "INT n does not arrive";
-	if (raw->done)
-		return raw->seen.cmpxchg16b ? NULL : "CMPXCHG16B in ring 0 does not work";
+	if (wrong || raw->done)
+		return wrong;
 	if (raw->late)
 		snprintf(text, len, "the probe's guest hung at %s", step);
 	else if (raw->trap)
@@ -414,29 +445,26 @@ void kvm_judge(const struct probe_raw *raw, struct kvm_finding *f)
 
 	*f = (struct kvm_finding){
 		.insn_per_s = raw->insn_per_s,
-		.has_page_fault = raw->step > STEP_PAGE_FAULT && raw->seen.pf_error == PF_W &&
-				  raw->seen.pf_cr2 == PROBE_UNMAPPED,
-		.has_interrupt = raw->step > STEP_EXTERNAL && raw->seen.external == 1,
-		.has_syscall = raw->step > STEP_SYSCALL && raw->seen.syscall_cs == PROBE_CS &&
-			       raw->seen.sysret_cs == PROBE_USER_CS,
+		.has_page_fault = saw_page_fault(raw),
+		.has_interrupt = saw_interrupt(raw),
+		.has_syscall = saw_syscall(raw),
 	};
 	if (raw->open_errno) {
 		say_unopened(raw, f);
 		return;
 	}
-	print_rate(rate, sizeof rate, raw->insn_per_s);
 	f->verdict = KVM_BROKEN;
 	if (raw->setup) {
 		snprintf(f->line, sizeof f->line, "KVM opens but does not work: %s: %s", raw->setup,
 			 strerrordesc_np(raw->setup_errno));
 		return;
 	}
-	fault = find_fault(raw, f, text, sizeof text);
+	fault = find_fault(raw, text, sizeof text);
 	if (fault) {
-		snprintf(f->line, sizeof f->line, "KVM here cannot run a kernel: %s (ring 0 at %s)",
-			 fault, rate);
+		snprintf(f->line, sizeof f->line, "KVM here cannot run a kernel: %s", fault);
 		return;
 	}
+	print_rate(rate, sizeof rate, raw->insn_per_s);
 	f->verdict = raw->insn_per_s < PROBE_SLOW_BELOW ? KVM_SLOW : KVM_USABLE;
 	snprintf(f->line, sizeof f->line, "%s: ring 0 of a guest runs at %s",
 		 f->verdict == KVM_SLOW ? "KVM works but is slow here" : "KVM works", rate);

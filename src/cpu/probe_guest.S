@@ -18,23 +18,11 @@
 probe_guest_begin:
 	movl $PROBE_SEEN, %ebx
 
-1:	mark STEP_LOOP           /* the host puts a number of loops into RCX; 0: enough */
-	jrcxz 2f
-	call spin
-	jmp 1b
-2:
 	mark STEP_PAGE_FAULT
 	leaq 1f(%rip), %r8
 	movl $PROBE_UNMAPPED, %edi
 	movq $1, (%rdi)
 1:
-	mark STEP_EXTERNAL       /* the host injects it at the next window */
-	sti
-	movl $PROBE_WAIT_LOOPS, %ecx
-1:	cmpl $0, SEEN_EXTERNAL(%rbx)
-	loope 1b
-	cli
-
 	mark STEP_SYSCALL
 	movl $0xc0000081, %ecx   /* STAR */
 	xorl %eax, %eax
@@ -81,6 +69,18 @@ probe_guest_back: /* out of ring 3, for good */
 	popq %rbx
 	sete SEEN_CMPXCHG16B(%rbx)
 
+	mark STEP_EXTERNAL       /* the host injects it at the next window */
+	sti
+	movl $PROBE_WAIT_LOOPS, %ecx
+1:	cmpl $0, SEEN_EXTERNAL(%rbx)
+	loope 1b
+	cli
+
+1:	mark STEP_LOOP           /* the host puts a number of loops into RCX; 0: enough */
+	jrcxz 2f
+	call spin
+	jmp 1b
+2:
 	mark STEP_DONE
 	hlt
 

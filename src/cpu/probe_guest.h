@@ -33,13 +33,13 @@
 #define PROBE_LOOP_INSNS 5
 #define PROBE_WAIT_LOOPS 2000
 
-/* What the guest says on its port when it begins a step. */
-#define STEP_LOOP           1
-#define STEP_PAGE_FAULT     2
-#define STEP_EXTERNAL       3
-#define STEP_SYSCALL        4
-#define STEP_SOFT_INTERRUPT 5
-#define STEP_CMPXCHG16B     6
+/* What the guest says on its port when it begins a step. What takes time comes last. */
+#define STEP_PAGE_FAULT     1
+#define STEP_SYSCALL        2
+#define STEP_SOFT_INTERRUPT 3
+#define STEP_CMPXCHG16B     4
+#define STEP_EXTERNAL       5
+#define STEP_LOOP           6
 #define STEP_DONE           7
 #define STEP_TRAP           8
 

@@ -79,6 +79,19 @@ static void a_wrong_error_code_is_broken(void **unused)
 	assert_false(judge(raw).has_page_fault);
 }
 
+/* Nothing is measured then. */
+static void what_is_wrong_before_the_loop_counts(void **unused)
+{
+	struct probe_raw raw = good();
+
+	raw.step = STEP_LOOP;
+	raw.done = false;
+	raw.insn_per_s = 0;
+	raw.seen.soft = 0;
+	assert_int_equal(judge(raw).verdict, KVM_BROKEN);
+	assert_non_null(strstr(judge(raw).line, "INT n does not arrive"));
+}
+
 static void a_lost_interrupt_is_broken(void **unused)
 {
 	struct probe_raw raw = good();
@@ -155,6 +168,7 @@ int main(void)
 		cmocka_unit_test(emulated_ring_0_is_slow),
 		cmocka_unit_test(syscall_that_stays_in_ring_3_is_broken),
 		cmocka_unit_test(a_wrong_error_code_is_broken),
+		cmocka_unit_test(what_is_wrong_before_the_loop_counts),
 		cmocka_unit_test(a_lost_interrupt_is_broken),
 		cmocka_unit_test(an_exit_where_none_belongs_names_the_step),
 		cmocka_unit_test(a_hang_is_broken),

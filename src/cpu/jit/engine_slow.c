@@ -1,5 +1,4 @@
 /* engine: the JIT behind the engine table: making and freeing, state in and out, sleeping. */
-#include <cpuid.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdlib.h>
@@ -62,14 +61,6 @@ static void xsave_sanitize(struct jit_cpu *c)
 	store_le(c->st.xsave + 512, bv, 8);
 }
 
-static uint32_t xsave_offset(unsigned component)
-{
-	uint32_t a, b, cx, d;
-
-	__cpuid_count(0xd, component, a, b, cx, d);
-	return b;
-}
-
 /* ---- VM and vCPU ---- */
 
 static void vm_free(struct engine_vm *v)
@@ -93,7 +84,7 @@ static int vm_new(struct engine_vm **out, const struct engine_env *env, struct e
 		return err_set(e, ENOMEM, "no memory for the VM");
 	vm->base.engine = &engine_jit;
 	vm->env = *env;
-	vm->amd = __builtin_cpu_is("amd");
+	vm->amd = cpuid_is_amd(env->cpuid);
 	vm->xlate = calloc(1, sizeof *vm->xlate);
 	jit_isa_init(vm->isa_ok, env->cpuid);
 	r = vm->xlate ? jit_signals_init(e) : err_set(e, ENOMEM, "no memory for the translator");
@@ -141,8 +132,10 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	cpuid_query(vm->env.cpuid, &none, index, 0x80000001, 0, leaf);
 	c->gib_pages = leaf[3] >> 26 & 1;
 	c->p->xsave_mask = vm->env.cpuid->xcr0_mask & ~(uint64_t)XCR0_PKRU;
-	c->p->opmask_off = xsave_offset(5);
-	c->p->ymm_off = xsave_offset(2);
+	cpuid_query(vm->env.cpuid, &none, index, 0xd, 5, leaf);
+	c->p->opmask_off = leaf[1];
+	cpuid_query(vm->env.cpuid, &none, index, 0xd, 2, leaf);
+	c->p->ymm_off = leaf[1];
 	jit_tlb_init(c);
 	x86_state_reset(&c->st, index);
 	for (enum jit_mmu m = 0; m < 3; m++)

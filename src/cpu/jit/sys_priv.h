@@ -16,10 +16,10 @@ static inline bool cpu_v86(const struct jit_cpu *c)
 	return (c->st.cr0 & CR0_PE) && (c->st.rflags & RFLAGS_VM);
 }
 
-/* The vendors differ in SYSCALL, SYSENTER and SYSRET. Leaf 0 is the table's first. */
+/* The vendors differ in SYSCALL, SYSENTER and SYSRET. */
 static inline bool cpu_is_amd(const struct jit_cpu *c)
 {
-	return c->env && c->env->cpuid && c->env->cpuid->leaf[0].ebx == 0x68747541; /* "Auth" */
+	return c->env && c->env->cpuid && cpuid_is_amd(c->env->cpuid);
 }
 
 static inline unsigned cpu_iopl(const struct jit_cpu *c)

@@ -30,6 +30,7 @@ enum rule_kind {
 	RULE_CALL,
 	RULE_RET,
 	RULE_LOOP,
+	RULE_STI,
 	RULE_CLI,
 	RULE_CLD,
 	RULE_STD, /* bits of RFLAGS that are never in the host's */

@@ -155,7 +155,7 @@ static const struct rule rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	ONLY(CLI, RULE_CLI),
 	ONLY(CLD, RULE_CLD),
 	ONLY(STD, RULE_STD),
-	HELP(STI, sti),
+	ONLY(STI, RULE_STI),
 	HELP(CLAC, clac),
 	HELP(STAC, stac),
 	HELP(PUSHF, pushf),

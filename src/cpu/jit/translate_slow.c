@@ -313,13 +313,15 @@ static uint8_t *check_canonical(struct emit *e)
 	return e_jcc(e, CC_A);
 }
 
-static void put_gp(struct xlate *x, struct emit *e, const struct insn *i)
+/* Leaves for a helper that does not come back here. */
+static void put_helper(struct xlate *x, struct emit *e, const struct insn *i, jit_helper *h,
+		       uint64_t arg)
 {
 	enum jit_helper_kind kind;
 
 	x_store_rip(x, e, i);
-	e_mov_imm(e, R_14, i->z.length);
-	e_jmp_to(e, thunk(x, jit_thunk_for(x->k, h_gp, &kind)));
+	e_mov_imm(e, R_14, arg);
+	e_jmp_to(e, thunk(x, jit_thunk_for(x->k, h, &kind)));
 }
 
 /* Out to the run loop, for the address in r14; rSP += stack_by if that is a good one. */
@@ -332,7 +334,7 @@ static void exit_unknown(struct xlate *x, struct emit *e, const struct insn *i, 
 	e_jmp_to(e, thunk(x, x->k->exit_indirect));
 	if (bad) {
 		e_patch(bad, e->p);
-		put_gp(x, e, i);
+		put_helper(x, e, i, h_gp, i->z.length);
 	}
 }
 
@@ -419,7 +421,7 @@ static void do_call(struct xlate *x, const struct insn *i)
 		e_store(&x->hot, OFF(tmp[0]), R_14);
 		if (x_code64(x)) {
 			e_patch(check_canonical(&x->hot), x->cold.p);
-			put_gp(x, &x->cold, i);
+			put_helper(x, &x->cold, i, h_gp, i->z.length);
 		}
 	}
 	x_stack(x, i, -(int)size, size, SITE_WRITE);
@@ -587,6 +589,23 @@ static void do_cli(struct xlate *x, const struct insn *i)
 	and_rflags(x, ~RFLAGS_IF);
 }
 
+/* STI holds interrupts back for one more instruction. Where none waits, and the block goes on,
+ * that needs no care: blocks let interrupts in at their start only. */
+static void do_sti(struct xlate *x, const struct insn *i)
+{
+	bool last = i == &x->in[x->n - 1];
+
+	x_need_slot(x);
+	if (last || (x->mode & (MODE_USER | MODE_REAL))) {
+		x_helper(x, i, h_sti, x_helper_arg(x, i, 0));
+		return;
+	}
+	e_cmp_gs8(&x->hot, OFF(irq_hint), 0);
+	e_jcc_to(&x->hot, CC_NE, x->cold.p);
+	put_helper(x, &x->cold, i, h_sti, x_helper_arg(x, i, 0));
+	or_rflags(x, RFLAGS_IF);
+}
+
 static void emit_one(struct xlate *x, const struct insn *i)
 {
 	uint64_t arg;
@@ -622,6 +641,7 @@ static void emit_one(struct xlate *x, const struct insn *i)
 	case RULE_CALL: do_call(x, i); break;
 	case RULE_RET: do_ret(x, i); break;
 	case RULE_LOOP: do_loop(x, i); break;
+	case RULE_STI: do_sti(x, i); break;
 	case RULE_CLI: do_cli(x, i); break;
 	case RULE_CLD: and_rflags(x, ~RFLAGS_DF); break;
 	case RULE_STD: or_rflags(x, RFLAGS_DF); break;

@@ -33,16 +33,18 @@ static unsigned page_bucket(uint64_t gva, uint32_t mode)
 	return (unsigned)((gva >> 12) * 0x9e3779b1u + mode * 0x85ebca6bu) >> 7 & (PAGE_HASH - 1);
 }
 
-struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode)
+struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
+			      struct jit_cs cs)
 {
 	struct jit_page **h, *p;
 	struct jit_phys *phys;
 
 	gva &= ~0xfffull;
 	gpa &= ~0xfffull;
-	h = &k->hash[page_bucket(gva, mode)];
+	h = &k->hash[page_bucket(gva, mode ^ cs.base)];
 	for (p = *h; p; p = p->next_hash)
-		if (p->gva == gva && p->gpa == gpa && p->mode == mode)
+		if (p->gva == gva && p->gpa == gpa && p->mode == mode && p->cs.base == cs.base &&
+		    p->cs.limit == cs.limit)
 			return p;
 
 	phys = k->phys[gpa >> 12];
@@ -55,6 +57,7 @@ struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint
 	p->gva = gva;
 	p->gpa = gpa;
 	p->mode = mode;
+	p->cs = cs;
 	p->id = ++k->next_id;
 	p->next_hash = *h;
 	*h = p;
@@ -133,7 +136,7 @@ static void put_jump(uint8_t *at, const uint8_t *target)
 
 void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 {
-	bool same_page = (e->target ^ e->from->gva) < 4096 && !b->page2;
+	bool same_page = b->page == e->from->page && !b->page2;
 	const uint8_t *to;
 
 	if (e->to || !b->valid || !e->from->valid)

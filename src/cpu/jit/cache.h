@@ -5,7 +5,8 @@
  * from the middle. When either half is full, everything is thrown away (jit_cache_flush):
  * no code memory is ever reused in between, so a dead block's memory stays safe to run into.
  *
- * A code page is a pair (guest-virtual page, guest-physical page) in one mode; it owns the
+ * A code page is a pair (guest-virtual page, guest-physical page) in one mode and, where it is
+ * not flat, one code segment; it owns the
  * blocks translated from it, and its id is what guards compare. Physical pages with code
  * know their code pages and, in 64-byte chunks, where code lies; the soft TLB gives no
  * direct write access to them.
@@ -28,7 +29,7 @@ enum { FLAGS_HOST = 1, FLAGS_SLOT = 2 };
 struct jit_edge {
 	struct jit_block *from, *to; /* to: NULL while unlinked */
 	struct jit_edge *next_in;    /* other edges into to */
-	uint64_t target;             /* guest-virtual address */
+	uint64_t target;             /* RIP */
 	uint8_t *jump;               /* displacement to patch; writable mapping, as the two below */
 	uint8_t *stub;               /* entered with flags in the host */
 	uint8_t *stub_saved;         /* entered with flags in the slot */
@@ -65,9 +66,16 @@ struct jit_page {
 	uint64_t gva; /* page-aligned */
 	gpa_t gpa;
 	uint32_t mode, id;
+	struct jit_cs cs;
 	struct jit_page *next_hash, *next_phys;
 	struct jit_block *bucket[PAGE_BUCKETS];
 };
+
+/* The guest's RIP at the block's first instruction. */
+static inline uint64_t jit_block_rip(const struct jit_block *b)
+{
+	return b->page->cs.base ? (uint32_t)(b->gva - b->page->cs.base) : b->gva;
+}
 
 struct jit_phys { /* a physical page that code was translated from */
 	struct jit_page *pages;
@@ -129,7 +137,8 @@ void jit_cache_release(struct jit_cache *k);
 void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush */
 
 /* The code page for this pair, made when new; NULL when the arena is full. */
-struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode);
+struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
+			      struct jit_cs cs);
 struct jit_block *jit_page_find(const struct jit_page *p, uint64_t gva);
 /* Enters a finished block: it can be found and is tied to the physical bytes it came from. */
 void jit_block_publish(struct jit_cache *k, struct jit_block *b);

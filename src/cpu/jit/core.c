@@ -70,10 +70,16 @@ static uint32_t fpu_mode(const struct x86_state *s)
 	return mode;
 }
 
+static bool same_cs(struct jit_cs a, struct jit_cs b)
+{
+	return a.base == b.base && a.limit == b.limit;
+}
+
 void jit_mode_update(struct jit_cpu *c)
 {
 	const struct x86_state *s = &c->st;
 	uint32_t mode = fpu_mode(s);
+	struct jit_cs cs = {0, 0xffffffff};
 
 	if (!(s->cr0 & CR0_PE) || (s->rflags & RFLAGS_VM))
 		mode |= MODE_REAL | MODE_SEGS;
@@ -82,6 +88,8 @@ void jit_mode_update(struct jit_cpu *c)
 	else
 		mode |= (s->seg[X86_CS].attr & SEG_DB ? MODE_CODE32 : 0) |
 			(segs_flat(s) ? 0 : MODE_SEGS);
+	if (mode & MODE_SEGS)
+		cs = (struct jit_cs){(uint32_t)s->seg[X86_CS].base, s->seg[X86_CS].limit};
 	if (s->seg[X86_SS].attr & SEG_DB)
 		mode |= MODE_STACK32;
 	if (s->cr0 & CR0_PG)
@@ -95,10 +103,12 @@ void jit_mode_update(struct jit_cpu *c)
 		c->mmu = MMU_KERNEL_AC;
 	}
 	c->mode = mode;
-	if (c->p->last_mode[c->mmu] != mode) {
+	c->cs = cs;
+	if (c->p->last[c->mmu].mode != mode || !same_cs(c->p->last[c->mmu].cs, cs)) {
 		jit_jump_clear(c, c->mmu);
 		jit_itlb_clear(c, c->mmu, true);
-		c->p->last_mode[c->mmu] = mode;
+		c->p->last[c->mmu].mode = mode;
+		c->p->last[c->mmu].cs = cs;
 	}
 }
 
@@ -122,7 +132,8 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 	struct jit_mapping map;
 	uint32_t error;
 
-	if (c->itlb_id[c->mmu][slot] && page->gva == (gva & ~0xfffull) && page->mode == mode)
+	if (c->itlb_id[c->mmu][slot] && page->gva == (gva & ~0xfffull) && page->mode == mode &&
+	    same_cs(page->cs, c->cs))
 		return page;
 	if (!jit_canonical(c, gva))
 		jit_raise_err(c, X86_GP, 0);
@@ -130,7 +141,7 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 		jit_raise_pf(c, gva, error);
 	if (!mem_span(c->env->mem, map.gpa, 4096))
 		jit_raise(c, X86_UD); /* nothing there to execute */
-	page = jit_page_get(&c->vm->cache, gva, map.gpa, mode);
+	page = jit_page_get(&c->vm->cache, gva, map.gpa, mode, c->cs);
 	if (page && !(mode & MODE_STEP)) {
 		c->p->itlb_page[c->mmu][slot] = page;
 		c->itlb_id[c->mmu][slot] = page->id;
@@ -178,9 +189,11 @@ static bool page2_holds(struct jit_cpu *c, struct jit_block *b, uint32_t mode, b
 
 static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 {
-	uint64_t gva = jit_code64(c) ? c->st.rip : (uint32_t)c->st.rip;
+	uint64_t gva = jit_linear_rip(c);
 	uint32_t mode = c->mode | extra_mode;
 
+	if (!jit_code64(c) && c->st.rip > c->cs.limit)
+		jit_raise_err(c, X86_GP, 0);
 	for (;;) {
 		struct jit_page *page = code_page(c, gva, mode);
 		struct jit_block *b = page ? jit_page_find(page, gva) : NULL;
@@ -218,7 +231,7 @@ static void run_block(struct jit_cpu *c)
 		struct jit_edge *e;
 		uint64_t flushes = k->flushes;
 
-		j->gva = b->gva;
+		j->gva = c->st.rip;
 		j->code = jit_rx(k, b->guard);
 		if (enter(c, b->guard) != LEAVE_EDGE)
 			return;
@@ -248,7 +261,7 @@ static void step(struct jit_cpu *c)
 	struct jit_block *b;
 	uint64_t hits;
 
-	if (!(c->st.rflags & RFLAGS_RF) && breakpoint_at(c, c->st.rip, &hits)) {
+	if (!(c->st.rflags & RFLAGS_RF) && breakpoint_at(c, jit_linear_rip(c), &hits)) {
 		c->st.dr6 = (c->st.dr6 & ~0xfull) | hits;
 		jit_raise(c, X86_DB);
 	}

@@ -14,7 +14,10 @@ struct jit_priv {
 	bool step_once; /* the next instruction goes through the bounce buffer */
 	struct jit_page *itlb_page[3][JIT_ITLB_SIZE];
 	bool itlb_global[3][JIT_ITLB_SIZE];
-	uint32_t last_mode[3]; /* for which the jump and instruction TLBs of this MMU index hold */
+	struct { /* for which the jump and instruction TLBs of this MMU index hold */
+		uint32_t mode;
+		struct jit_cs cs;
+	} last[3];
 	uint16_t tlb_list[3]
 			 [TLB_LIST]; /* slots filled with non-global pages since the last flush */
 	uint32_t tlb_filled[3];      /* > TLB_LIST: the list overflowed */

@@ -75,6 +75,12 @@ struct jit_jump {
 	const void *code; /* the block's guarded entry */
 };
 
+/* The code segment where its base and limit count (MODE_SEGS); else 0 and 4 GiB. Blocks are
+ * found by linear address, page and mode, and by this. */
+struct jit_cs {
+	uint32_t base, limit;
+};
+
 struct jit_vm;
 
 struct jit_exception {
@@ -94,6 +100,7 @@ struct jit_cpu {
 	_Atomic bool kicked, irq_hint;
 	uint32_t mode;            /* MODE_*: derived from st by jit_mode_update() */
 	enum jit_mmu mmu;         /* likewise */
+	struct jit_cs cs;         /* likewise */
 	bool fpu_live;            /* the guest's vector state is in the host registers */
 	bool delivering;          /* an event is being delivered (6.15, double faults) ... */
 	uint8_t delivering_class; /* ... of this class (deliver.c) */
@@ -158,6 +165,12 @@ static inline bool jit_long_mode(const struct jit_cpu *c)
 static inline bool jit_code64(const struct jit_cpu *c)
 {
 	return c->mode & MODE_CODE64;
+}
+
+/* Where the instruction at st.rip lies. */
+static inline uint64_t jit_linear_rip(const struct jit_cpu *c)
+{
+	return jit_code64(c) ? c->st.rip : (uint32_t)(c->st.rip + c->cs.base);
 }
 
 /* --- tlb.c: guest-virtual memory from C. size/len in bytes; may cross pages; reaches

@@ -136,7 +136,8 @@ static bool repeats_tuple(const ZydisDecodedInstruction *z)
 /* A block in step mode may be older than the translator's working memory: decode it again. */
 static bool decode(struct jit_cpu *c, ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
 {
-	unsigned left = 4096 - (c->st.rip & 0xfff), len = left < 15 ? left : 15;
+	uint64_t gva = jit_linear_rip(c);
+	unsigned left = 4096 - (gva & 0xfff), len = left < 15 ? left : 15;
 	uint8_t bytes[15];
 	ZydisDecoder d;
 	ZyanStatus s;
@@ -145,10 +146,10 @@ static bool decode(struct jit_cpu *c, ZydisDecodedInstruction *z, ZydisDecodedOp
 			       c->mode & MODE_CODE64 ? ZYDIS_MACHINE_MODE_LONG_64
 						     : ZYDIS_MACHINE_MODE_LEGACY_32,
 			       c->mode & MODE_CODE64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
-	jit_read_buf(c, c->mmu, c->st.rip, bytes, len);
+	jit_read_buf(c, c->mmu, gva, bytes, len);
 	s = ZydisDecoderDecodeFull(&d, bytes, len, z, op);
 	if (s == ZYDIS_STATUS_NO_MORE_DATA && len < 15) {
-		jit_read_buf(c, c->mmu, c->st.rip + len, bytes + len, 15 - len);
+		jit_read_buf(c, c->mmu, gva + len, bytes + len, 15 - len);
 		s = ZydisDecoderDecodeFull(&d, bytes, 15, z, op);
 	}
 	return ZYAN_SUCCESS(s);

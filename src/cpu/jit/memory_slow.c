@@ -26,7 +26,7 @@ enum x86_sreg x_seg(const ZydisDecodedOperand *op)
 
 void x_store_rip(struct xlate *x, struct emit *e, const struct insn *i)
 {
-	e_store_imm(e, OFF(st.rip), i->gva, R_13);
+	e_store_imm(e, OFF(st.rip), x_rip(x, i), R_13);
 }
 
 void x_get(struct xlate *x, unsigned host, unsigned guest)

@@ -72,7 +72,7 @@ static bool to_guest(int sig, ucontext_t *u)
 	}
 	if (!(s->flags & FLAGS_SLOT))
 		jit_flags_set_arith(c, (uint32_t)r[REG_EFL]);
-	c->st.rip = b->gva + s->guest_off;
+	c->st.rip = jit_block_rip(b) + s->guest_off;
 	c->exc = x;
 	r[REG_RIP] = (greg_t)raise_pending;
 	r[REG_RSP] = (greg_t)(c->host_rsp - 8); /* as after a call */

@@ -24,6 +24,7 @@ struct xlate {
 	struct jit_cache *k;
 	uint32_t mode;
 	enum jit_mmu mmu;
+	struct jit_cs cs;
 	bool step;
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
@@ -49,10 +50,15 @@ static inline bool x_code64(const struct xlate *x)
 	return x->mode & MODE_CODE64;
 }
 
-/* The address after i, as RIP has it. */
+/* i's address, and the one after it, as RIP has them. */
+static inline uint64_t x_rip(const struct xlate *x, const struct insn *i)
+{
+	return x_code64(x) ? i->gva : (uint32_t)(i->gva - x->cs.base);
+}
+
 static inline uint64_t x_next(const struct xlate *x, const struct insn *i)
 {
-	uint64_t next = i->gva + i->z.length;
+	uint64_t next = x_rip(x, i) + i->z.length;
 
 	return x_code64(x) ? next : (uint32_t)next;
 }

@@ -108,7 +108,7 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 	page = mem_span(x->c->env->mem, map.gpa, 4096);
 	if (!page)
 		return n;
-	x->page2 = jit_page_get(x->k, next, map.gpa, x->mode);
+	x->page2 = jit_page_get(x->k, next, map.gpa, x->mode, x->cs);
 	jit_copy(to + n, page, 15 - n);
 	return 15;
 }
@@ -143,10 +143,12 @@ static void classify(struct insn *i)
 	}
 }
 
+static const struct rule gp = {.kind = RULE_HELPER, .helper = h_gp};
+
 /* What cannot be decoded: too long is #GP, all else #UD. */
 static void undecodable(struct insn *i, ZyanStatus s)
 {
-	static const struct rule ud = {.kind = RULE_UD}, gp = {.kind = RULE_HELPER, .helper = h_gp};
+	static const struct rule ud = {.kind = RULE_UD};
 
 	memset(&i->z, 0, sizeof i->z);
 	i->z.length = 1;
@@ -178,6 +180,10 @@ static bool gate(struct xlate *x, struct insn *i)
 {
 	static const struct rule ud = {.kind = RULE_UD}, nm = {.kind = RULE_HELPER, .helper = h_nm};
 
+	if (!x_code64(x) && x_rip(x, i) + i->z.length - 1 > x->cs.limit) {
+		i->rule = &gp;
+		return false;
+	}
 	switch (jit_gate(&i->z, x->vm->isa_ok, x->mode)) {
 	case GATE_UD: i->rule = &ud; return false;
 	case GATE_NM: i->rule = &nm; return false;
@@ -299,10 +305,19 @@ static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
 	}
 }
 
-/* ja to the returned place when the address in r14 is not canonical: a near branch faults
- * before it changes anything. Uses r13. */
-static uint8_t *check_canonical(struct emit *e)
+static bool has_limit(const struct xlate *x)
 {
+	return !x_code64(x) && x->cs.limit != 0xffffffff;
+}
+
+/* ja to the returned place when the address in r14 is not canonical, or past the code segment's
+ * limit: a near branch faults before it changes anything. Uses r13. */
+static uint8_t *check_target(struct xlate *x, struct emit *e)
+{
+	if (!x_code64(x)) {
+		e_alu_imm(e, false, 7, R_14, (int32_t)x->cs.limit);
+		return e_jcc(e, CC_A);
+	}
 	e_mov(e, R_13, R_14);
 	e8(e, 0x49); /* sar r13, 47: 0 or -1 */
 	e8(e, 0xc1);
@@ -327,7 +342,7 @@ static void put_helper(struct xlate *x, struct emit *e, const struct insn *i, ji
 /* Out to the run loop, for the address in r14; rSP += stack_by if that is a good one. */
 static void exit_unknown(struct xlate *x, struct emit *e, const struct insn *i, int stack_by)
 {
-	uint8_t *bad = x_code64(x) ? check_canonical(e) : NULL;
+	uint8_t *bad = x_code64(x) ? check_target(x, e) : NULL;
 
 	if (stack_by)
 		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
@@ -345,6 +360,10 @@ static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
 	uint32_t jump = OFF(jump) + (uint32_t)x->mmu * sizeof x->c->jump[0];
 
 	x->done = true;
+	if (has_limit(x)) {
+		e_patch(check_target(x, e), x->cold.p);
+		put_helper(x, &x->cold, i, h_gp, i->z.length);
+	}
 	if (!x_code64(x) && stack_by) {
 		x_stack_move(x, stack_by);
 		stack_by = 0;
@@ -370,9 +389,16 @@ static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
 
 static uint64_t branch_target(const struct xlate *x, const struct insn *i)
 {
-	uint64_t t = i->gva + i->z.length + i->op[0].imm.value.u;
+	uint64_t t = x_rip(x, i) + i->z.length + i->op[0].imm.value.u;
 
 	return i->z.operand_width == 16 ? (uint16_t)t : x_code64(x) ? t : (uint32_t)t;
+}
+
+/* A direct branch past the limit faults, too. */
+static bool is_past_limit(const struct xlate *x, const struct insn *i)
+{
+	return has_limit(x) && i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	       branch_target(x, i) > x->cs.limit;
 }
 
 /* The value of a near JMP's or CALL's operand, in r14. */
@@ -397,6 +423,19 @@ static void indirect_target(struct xlate *x, const struct insn *i)
 	}
 }
 
+static void do_jcc(struct xlate *x, const struct insn *i)
+{
+	x_need_host(x);
+	if (!is_past_limit(x, i)) {
+		exit_cc(x, i->rule->cc, branch_target(x, i));
+		return;
+	}
+	e_jcc_to(&x->hot, i->rule->cc, x->cold.p);
+	if (!(x->flags & FLAGS_SLOT))
+		x_save_flags(&x->cold);
+	put_helper(x, &x->cold, i, h_gp, i->z.length);
+}
+
 static void do_jmp(struct xlate *x, const struct insn *i)
 {
 	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -419,8 +458,8 @@ static void do_call(struct xlate *x, const struct insn *i)
 	if (!direct) {
 		indirect_target(x, i);
 		e_store(&x->hot, OFF(tmp[0]), R_14);
-		if (x_code64(x)) {
-			e_patch(check_canonical(&x->hot), x->cold.p);
+		if (x_code64(x) || has_limit(x)) {
+			e_patch(check_target(x, &x->hot), x->cold.p);
 			put_helper(x, &x->cold, i, h_gp, i->z.length);
 		}
 	}
@@ -610,6 +649,11 @@ static void emit_one(struct xlate *x, const struct insn *i)
 {
 	uint64_t arg;
 
+	if ((i->rule->kind == RULE_JMP || i->rule->kind == RULE_CALL) && is_past_limit(x, i)) {
+		x_need_slot(x);
+		x_helper(x, i, h_gp, i->z.length);
+		return;
+	}
 	switch (i->rule->kind) {
 	case RULE_COPY: x_copy(x, i); break;
 	case RULE_NOP: break;
@@ -634,10 +678,7 @@ static void emit_one(struct xlate *x, const struct insn *i)
 	case RULE_LEAVE: x_leave(x, i); break;
 	case RULE_BT: x_bt(x, i); break;
 	case RULE_JMP: do_jmp(x, i); break;
-	case RULE_JCC:
-		x_need_host(x);
-		exit_cc(x, i->rule->cc, branch_target(x, i));
-		break;
+	case RULE_JCC: do_jcc(x, i); break;
 	case RULE_CALL: do_call(x, i); break;
 	case RULE_RET: do_ret(x, i); break;
 	case RULE_LOOP: do_loop(x, i); break;
@@ -687,7 +728,8 @@ static bool jumps_back(const struct xlate *x)
 
 		if ((i->rule->kind == RULE_JCC || i->rule->kind == RULE_JMP ||
 		     i->rule->kind == RULE_LOOP) &&
-		    i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && branch_target(x, i) <= i->gva)
+		    i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+		    branch_target(x, i) <= x_rip(x, i))
 			return true;
 	}
 	return false;
@@ -749,7 +791,7 @@ static void put_stubs(struct xlate *x, uint8_t *const *to_stub, unsigned n)
 	x->b->stub_h = e->p;
 	x_save_flags(e);
 	x->b->stub_s = e->p;
-	e_store_imm(e, OFF(st.rip), x->b->gva, R_13);
+	e_store_imm(e, OFF(st.rip), jit_block_rip(x->b), R_13);
 	e_jmp_to(e, thunk(x, x->k->exit_lookup));
 	for (unsigned k = 0; k < n; k++)
 		e_patch(to_stub[k], x->b->stub_s);
@@ -817,6 +859,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->k = &c->vm->cache;
 	x->mode = mode;
 	x->mmu = c->mmu;
+	x->cs = page->cs;
 	x->step = mode & MODE_STEP;
 	x->n = x->edges = x->sites = x->slows = 0;
 	x->page2 = NULL;
@@ -836,7 +879,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	for (unsigned n = 0; n < x->n; n++)
 		emit_one(x, &x->in[n]);
 	if (!x->done)
-		exit_to(x, last->gva + last->z.length);
+		exit_to(x, x_next(x, last));
 	x_slow_paths(x);
 	put_stubs(x, to_stub, stubs);
 	if (!keep(x))

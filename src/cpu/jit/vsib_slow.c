@@ -28,18 +28,15 @@ static void decode(struct jit_cpu *c, uint64_t arg, struct decoded *d)
 	ZydisStackWidth width = ZYDIS_STACK_WIDTH_16;
 	uint8_t bytes[15];
 	unsigned len = ARG_LEN(arg);
-	uint64_t gva = c->st.rip;
+	uint64_t gva = jit_linear_rip(c);
 	ZydisDecoder z;
 
 	if (jit_code64(c)) {
 		mode = ZYDIS_MACHINE_MODE_LONG_64;
 		width = ZYDIS_STACK_WIDTH_64;
-	} else {
-		gva = (uint32_t)(gva + c->st.seg[X86_CS].base);
-		if (c->st.seg[X86_CS].attr & SEG_DB) {
-			mode = ZYDIS_MACHINE_MODE_LEGACY_32;
-			width = ZYDIS_STACK_WIDTH_32;
-		}
+	} else if (c->st.seg[X86_CS].attr & SEG_DB) {
+		mode = ZYDIS_MACHINE_MODE_LEGACY_32;
+		width = ZYDIS_STACK_WIDTH_32;
 	}
 	if (len > sizeof bytes)
 		len = sizeof bytes;

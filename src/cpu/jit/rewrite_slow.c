@@ -169,21 +169,28 @@ static bool is_code16(const ZydisDecodedInstruction *z)
 	       z->machine_mode == ZYDIS_MACHINE_MODE_REAL_16;
 }
 
-/* Whether a copy of 16-bit code needs the prefix: not where it would choose another
- * instruction (vectors). */
+/* Whether a copy of 16-bit code needs the prefix: where an operand has that size, and not where
+ * it would choose another instruction (vectors; EMMS). */
 static bool needs_prefix_16(const struct insn *i)
 {
+	bool wants = false;
+
 	if (!is_code16(&i->z) || i->z.operand_width != 16 ||
 	    i->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B)
 		return false;
 	for (unsigned n = 0; n < i->z.operand_count; n++) {
-		ZydisRegisterClass c = ZydisRegisterGetClass(i->op[n].reg.value);
+		const ZydisDecodedOperand *op = &i->op[n];
+		ZydisRegisterClass c = ZydisRegisterGetClass(op->reg.value);
 
-		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    (c == ZYDIS_REGCLASS_MMX || c == ZYDIS_REGCLASS_XMM))
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
+			wants |= op->size == 16;
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		if (c == ZYDIS_REGCLASS_MMX || c == ZYDIS_REGCLASS_XMM)
 			return false;
+		wants |= c == ZYDIS_REGCLASS_GPR16;
 	}
-	return true;
+	return wants;
 }
 
 static void put_legacy(struct rewrite *w)

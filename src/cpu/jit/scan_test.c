@@ -1,0 +1,216 @@
+#include "base/test.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cpu/jit/core.h"
+#include "cpu/jit/scan_slow.h"
+
+/* A cache with one block made by hand: code, then a jump to a thunk. */
+static struct guest_mem *mem;
+static struct jit_cache cache;
+static struct jit_block block;
+static struct scan found;
+static struct err err;
+
+static int setup(void **state)
+{
+	memset(&cache, 0, sizeof cache);
+	assert_int_equal(mem_new(&mem, MIB(1), &err), 0);
+	return jit_cache_init(&cache, mem, JIT_CACHE_MIN, &err);
+}
+
+static int teardown(void **state)
+{
+	jit_cache_done(&cache);
+	mem_free(mem);
+	return 0;
+}
+
+static uint8_t *thunk(const void *rx)
+{
+	return (uint8_t *)rx - (cache.rx - cache.rw);
+}
+
+static void put(struct emit *e, const char *hex)
+{
+	unsigned v;
+	int n;
+
+	for (; sscanf(hex, "%2x%n", &v, &n) == 1; hex += n) {
+		e8(e, (uint8_t)v);
+		hex += hex[n] == ' ';
+	}
+}
+
+/* What the check of an access leaves: r14 is a host address. */
+static void put_check(struct emit *e)
+{
+	e_op_base(e, true, true, 0x03, R_14, R_13, 16);
+}
+
+static void begin(struct emit *e)
+{
+	e->p = cache.hot_start;
+}
+
+static int end(struct emit *e)
+{
+	struct emit cold = {cache.cold_start};
+
+	e_jmp_to(e, thunk(cache.exit_lookup));
+	e_jmp_to(&cold, thunk(cache.exit_lookup));
+	block = (struct jit_block){.start = cache.hot_start,
+				   .hot_len = (uint32_t)(e->p - cache.hot_start),
+				   .valid = true};
+	block.guard = block.entry_s = block.entry_h = block.start;
+	block.stub_h = block.stub_s = cache.cold_start;
+	return jit_scan_block(&cache, &block, true, &found, &err);
+}
+
+static int verdict(const char *hex, bool checked)
+{
+	struct emit e;
+
+	begin(&e);
+	if (checked)
+		put_check(&e);
+	put(&e, hex);
+	return end(&e);
+}
+
+static void what_translated_code_may_do(void **state)
+{
+	static const char *const good[] = {
+		"90",             /* nop */
+		"01 c8",          /* add eax, ecx */
+		"9f 0f 90 c0 9e", /* lahf; seto al; sahf */
+		"41 89 06",       /* mov [r14], eax */
+		"f0 41 0f b1 0e", /* lock cmpxchg [r14], ecx */
+		"c4 c1 7e 6f 06", /* vmovdqu ymm0, [r14] */
+		"4c 89 f6 88 26", /* mov rsi, r14; mov [rsi], ah */
+		"d9 e8",          /* fld1 */
+		"41 0f ae 16",    /* ldmxcsr [r14] */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(good); i++)
+		if (verdict(good[i], true) < 0)
+			fail_msg("%s: %s", good[i], err.text);
+}
+
+static void what_it_may_not(void **state)
+{
+	static const char *const bad[] = {
+		"0f 05",                      /* syscall */
+		"0f 34",                      /* sysenter */
+		"cd 80",                      /* int 0x80 */
+		"cc",                         /* int3 */
+		"0f 0b",                      /* ud2 */
+		"f4",                         /* hlt */
+		"fa",                         /* cli */
+		"fd",                         /* std */
+		"9d",                         /* popf */
+		"9c",                         /* pushf */
+		"50",                         /* push rax */
+		"c3",                         /* ret */
+		"8e e8",                      /* mov gs, eax */
+		"8c e8",                      /* mov eax, gs */
+		"f3 48 0f ae d8",             /* wrgsbase rax */
+		"f3 48 0f ae c0",             /* rdfsbase rax */
+		"0f 01 ef",                   /* wrpkru */
+		"41 0f ae 2e",                /* xrstor [r14] */
+		"41 0f ae 0e",                /* fxrstor [r14] */
+		"0f 01 d0",                   /* xgetbv */
+		"0f a2",                      /* cpuid */
+		"0f 31",                      /* rdtsc */
+		"0f 20 c0",                   /* mov rax, cr0 */
+		"e4 60",                      /* in al, 0x60 */
+		"a4",                         /* movsb */
+		"48 89 e0",                   /* mov rax, rsp */
+		"48 83 ec 08",                /* sub rsp, 8 */
+		"8b 07",                      /* mov eax, [rdi] */
+		"41 8b 46 08",                /* mov eax, [r14 + 8] */
+		"41 8b 04 0e",                /* mov eax, [r14 + rcx] */
+		"8b 05 00 00 00 00",          /* mov eax, [rip] */
+		"64 8b 04 25 28 00 00 00",    /* mov eax, fs:0x28 */
+		"65 48 89 04 25 00 00 00 00", /* mov gs:[the TLB], rax */
+		"65 48 8b 04 25 ff ff ff 7f", /* mov rax, gs:[beyond] */
+		"65 41 89 45 00",             /* mov gs:[r13], eax */
+		"65 8b 00",                   /* mov eax, gs:[rax] */
+		"41 ff e6",                   /* jmp r14 */
+		"41 ff d6",                   /* call r14 */
+		"e8 00 00 00 00",             /* call the next instruction */
+		"4c 89 f6 90 88 26",          /* the copy of r14 is not used at once */
+		"49 83 c6 04 41 8b 06",       /* add r14, 4; mov eax, [r14] */
+		"48 cf",                      /* iretq */
+		"06",                         /* no instruction */
+		"c4 e2 79 90 04 08",          /* a gather */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (verdict(bad[i], true) != -EBADMSG)
+			fail_msg("%s was not refused", bad[i]);
+}
+
+static void an_access_needs_its_check_on_every_path(void **state)
+{
+	struct emit e;
+	uint8_t *over;
+
+	assert_int_equal(verdict("41 8b 06", false), -EBADMSG);
+	assert_non_null(strstr(err.text, "not checked"));
+
+	begin(&e); /* jump over the check */
+	over = e_jcc(&e, CC_E);
+	put_check(&e);
+	e_patch(over, e.p);
+	put(&e, "41 8b 06");
+	assert_int_equal(end(&e), -EBADMSG);
+
+	begin(&e); /* a slow path checks as well */
+	e_call_to(&e, thunk(cache.miss));
+	put(&e, "41 8b 06");
+	assert_int_equal(end(&e), 0);
+
+	begin(&e); /* another thunk does not */
+	e_call_to(&e, thunk(cache.seg_addr));
+	put(&e, "41 8b 06");
+	assert_int_equal(end(&e), -EBADMSG);
+}
+
+static void jumps_stay_within(void **state)
+{
+	struct emit e;
+
+	begin(&e); /* into the middle of an instruction */
+	put(&e, "eb 01 b8 90 90 90 90");
+	assert_int_equal(end(&e), -EBADMSG);
+
+	begin(&e); /* somewhere else in hot code */
+	e_jmp_to(&e, cache.hot_start + 4096);
+	assert_int_equal(end(&e), -EBADMSG);
+
+	begin(&e); /* what cannot be reached is read all the same */
+	e_jmp_to(&e, thunk(cache.exit_lookup));
+	put(&e, "0f 05");
+	assert_int_equal(end(&e), -EBADMSG);
+
+	begin(&e);
+	e_op_base(&e, true, false, 0xff, 4, R_13,
+		  offsetof(struct jit_cpu, jump) + offsetof(struct jit_jump, code));
+	assert_int_equal(end(&e), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(what_translated_code_may_do, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_it_may_not, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_access_needs_its_check_on_every_path, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(jumps_stay_within, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

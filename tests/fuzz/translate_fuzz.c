@@ -1,0 +1,220 @@
+/* translate_fuzz: a page of guest code in some mode. The block at some offset is translated, for
+ * running and for single steps, and its host code is read back (cpu/jit/scan_slow.h). Then the code
+ * runs, step by step and freely for a moment, on registers that mostly point into RAM; whatever it
+ * does, Holon must neither crash nor hang, and what was translated on the way is read back too.
+ *
+ * The first bytes of an input choose mode, features, offset and registers: struct choice. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu/jit/scan_slow.h"
+#include "small_guest.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
+
+#define STEPS  24
+#define RUN_NS 300000
+
+struct choice {
+	uint8_t mode; /* enum guest_mode */
+	uint8_t features, more;
+	uint8_t next; /* enum guest_next */
+	uint16_t offset;
+	uint8_t seed, flags;
+} __attribute__((packed));
+
+static struct small_guest guest;
+static timer_t timer;
+
+static void fail(const char *what, const struct err *e)
+{
+	fprintf(stderr, "translate_fuzz: %s: %s\n", what, e->text);
+	abort();
+}
+
+static void on_timer(int sig)
+{
+	engine_jit.kick(guest.vcpu);
+}
+
+static void done(void)
+{
+	timer_delete(timer);
+	engine_jit.vcpu_free(guest.vcpu);
+	engine_jit.vm_free(guest.vm);
+	bus_free(guest.bus);
+	mem_free(guest.mem);
+}
+
+static void init(void)
+{
+	struct sigaction a = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
+	struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+	struct err e;
+
+	if (small_guest_init(&guest, &e) < 0)
+		fail("set-up", &e);
+	if (sigaction(SIGRTMIN, &a, NULL) < 0 || timer_create(CLOCK_MONOTONIC, &ev, &timer) < 0 ||
+	    atexit(done))
+		abort();
+}
+
+static void set_features(struct x86_state *s, const struct choice *c)
+{
+	bool avx512 = (guest.cpuid.xcr0_mask & XCR0_AVX512) == XCR0_AVX512;
+
+	s->cr0 |= (c->features & 1 ? CR0_TS : 0) | (c->features & 2 ? CR0_WP : 0) |
+		  (c->features & 4 ? CR0_AM : 0) | (c->features & 8 ? CR0_EM : 0);
+	s->cr4 |= CR4_PGE | CR4_FSGSBASE | (c->features & 16 ? CR4_SMAP : 0) |
+		  (c->features & 32 ? CR4_UMIP : 0) | (c->features & 64 ? CR4_TSD : 0);
+	if (c->features & 128)
+		s->cr4 &= ~(uint64_t)CR4_OSFXSR;
+	s->xcr0 = 1;
+	if (!(c->more & 1)) {
+		s->cr4 |= CR4_OSXSAVE;
+		s->xcr0 = guest.cpuid.xcr0_mask & (avx512 && !(c->more & 2) ? 0xe7 : 7);
+	}
+	s->rflags |= (c->more & 4 ? RFLAGS_AC : 0) | (c->more & 8 ? RFLAGS_TF : 0) |
+		     (c->more & 16 ? RFLAGS_DF : 0) | (c->more & 32 ? RFLAGS_IOPL : 0) |
+		     (c->more & 64 ? RFLAGS_IF : 0);
+	if (c->more & 128) { /* segments that must be checked */
+		s->seg[X86_DS].base = 0x1000;
+		s->seg[X86_DS].limit = 0xdffff;
+		s->seg[X86_ES].attr ^= SEG_DB;
+		s->seg[X86_SS].attr ^= SEG_DB;
+		s->seg[X86_FS].base = GUEST_DATA;
+	}
+}
+
+static uint64_t rng(uint64_t *x)
+{
+	*x ^= *x << 13;
+	*x ^= *x >> 7;
+	*x ^= *x << 17;
+	return *x * 0x2545f4914f6cdd1du;
+}
+
+static void set_registers(struct x86_state *s, const struct choice *c)
+{
+	uint64_t x = c->seed + 1;
+
+	for (unsigned n = 0; n < 16; n++) {
+		uint64_t v = rng(&x);
+
+		switch (v >> 60) {
+		case 0: s->gpr[n] = v; break;
+		case 1: s->gpr[n] = v & 0xff; break;
+		case 2: s->gpr[n] = (v & ~0xfffull) | 0xffc; break; /* across pages */
+		case 3: s->gpr[n] = (GUEST_DATA | (v & 0xf000)) + 0xffd; break;
+		case 4: s->gpr[n] = GUEST_CODE | (v & 0xfff); break; /* the code itself */
+		case 5: s->gpr[n] = GUEST_RAM - 1 - (v & 15); break;
+		default: s->gpr[n] = GUEST_DATA | (v & 0xfff0); break;
+		}
+	}
+	s->gpr[X86_RSP] = (GUEST_DATA + 0x8000) | (s->gpr[X86_RSP] & 0xfff);
+	s->rflags |= c->flags & RFLAGS_ARITH;
+	for (unsigned n = 0; n < 512; n += 8) /* XMM registers; the rest starts empty */
+		store_le(s->xsave + n, n < 160 ? 0 : rng(&x), 8);
+	store_le(s->xsave, 0x37f, 2);
+	store_le(s->xsave + 24, c->flags & 0x80 ? 0x0 : 0x1f80, 4);
+	store_le(s->xsave + 512, 3, 8);
+}
+
+static void put_code(const struct choice *c, const uint8_t *code, size_t len)
+{
+	size_t off = c->offset & 0xfff, first = 4096 - off;
+
+	if (first > len)
+		first = len;
+	memcpy(guest.ram + GUEST_CODE + off, code, first);
+	len -= first;
+	if (len > 4096)
+		len = 4096;
+	memcpy(guest.ram + GUEST_CODE + 4096, code + first, len);
+	memcpy(guest.ram + GUEST_AWAY, code + first, len);
+}
+
+static void load(const struct x86_state *s)
+{
+	struct err e;
+
+	if (engine_jit.load(guest.vcpu, s, &e) < 0)
+		fail("load", &e);
+}
+
+static void translate(const struct x86_state *s)
+{
+	for (unsigned step = 0; step < 2; step++) {
+		struct scan found;
+		struct err e;
+		int r = jit_scan_at(to_jit(guest.vcpu), s->rip, step, &found, &e);
+
+		if (r < 0 && e.code != EFAULT)
+			fail(step ? "step" : "block", &e);
+	}
+}
+
+static void set_timer(uint64_t ns)
+{
+	struct itimerspec t = {.it_value.tv_nsec = (long)ns};
+
+	timer_settime(timer, 0, &t, NULL);
+}
+
+static void run(void)
+{
+	enum vcpu_stop why = VCPU_KICKED;
+	struct err e;
+
+	for (unsigned n = 0; n < STEPS && why == VCPU_KICKED; n++)
+		if (engine_jit.step(guest.vcpu, &why, &e) < 0)
+			fail("step", &e);
+	if (why != VCPU_KICKED)
+		return;
+	set_timer(RUN_NS);
+	if (engine_jit.run(guest.vcpu, &why, &e) < 0)
+		fail("run", &e);
+	set_timer(0);
+}
+
+static void read_back(void)
+{
+	const struct jit_cache *k = &to_jit(guest.vcpu)->vm->cache;
+
+	for (uint32_t n = 0; n < k->blocks && n < 64; n++) {
+		struct scan found;
+		struct err e;
+
+		if (k->block[n]->valid && jit_scan_block(k, k->block[n], false, &found, &e) < 0)
+			fail("what ran", &e);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
+{
+	static struct x86_state s;
+	struct choice c;
+
+	if (!guest.vcpu)
+		init();
+	if (len <= sizeof c)
+		return 0;
+	memcpy(&c, bytes, sizeof c);
+	small_guest_fill(&guest, (enum guest_next)(c.next & 3));
+	put_code(&c, bytes + sizeof c, len - sizeof c);
+	small_guest_state(&s, (enum guest_mode)(c.mode % GUEST_MODES));
+	set_features(&s, &c);
+	set_registers(&s, &c);
+	s.rip += c.offset & 0xfff;
+
+	load(&s);
+	translate(&s);
+	load(&s);
+	run();
+	read_back();
+	return 0;
+}

@@ -12,6 +12,8 @@
  *   (CLZERO, INVPCID, MOVDIRI, MOVDIR64B).
  * - CR2's lower bits where a state image (FNSTENV, FLDENV, FNSAVE, FRSTOR) faults: which of its
  *   fields is touched first is the processor's choice.
+ * - What a gather that faults has left above its last element in the destination: processors
+ *   zero that at some element, which is not said anywhere (SDM volume 2, VPGATHERDD: "may").
  * - MASKMOVQ and MASKMOVDQU that fault, on either side: whether bytes that the mask leaves
  *   alone fault is up to the implementation (SDM volume 2).
  * - MXCSR_MASK and reserved parts of the XSAVE area. */
@@ -64,6 +66,53 @@ static void drop_x87_pointers(const struct user_case *c, struct user_end *end)
 		memset(end->mem[p], 0, PAGE);
 }
 
+static bool is_gather(ZydisMnemonic m)
+{
+	const char *name = ZydisMnemonicGetString(m);
+
+	return !strncmp(name, "vpgather", 8) || !strncmp(name, "vgather", 7);
+}
+
+/* Zeroes bytes from.. of vector register r. */
+static void zero_vector_from(uint8_t *xsave, unsigned r, unsigned from)
+{
+	uint32_t size;
+
+	for (unsigned b = from; b < 64; b++)
+		if (r >= 16)
+			xsave[user_xoffset(7, &size) + 64 * (r - 16) + b] = 0;
+		else if (b < 16)
+			xsave[160 + 16 * r + b] = 0;
+		else if (b < 32)
+			xsave[user_xoffset(2, &size) + 16 * r + b - 16] = 0;
+		else
+			xsave[user_xoffset(6, &size) + 32 * r + b - 32] = 0;
+}
+
+static void drop_above_gather(const struct user_case *c, struct user_end *end)
+{
+	uint64_t at = end->s.rip - c->start.rip;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned index, data, wider;
+	const char *name;
+	ZydisDecoder d;
+
+	(void)ZydisDecoderInit(
+		&d, c->compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64,
+		c->compat ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
+	if (at >= c->len ||
+	    ZYAN_FAILED(ZydisDecoderDecodeFull(&d, c->bytes + at, c->len - at, &z, op)) ||
+	    !is_gather(z.mnemonic))
+		return;
+	name = strstr(ZydisMnemonicGetString(z.mnemonic), "gather") + 6;
+	index = name[0] == 'q' ? 8 : 4;
+	data = name[1] == 'q' || name[2] == 'd' ? 8 : 4;
+	wider = index > data ? index : data;
+	zero_vector_from(end->s.xsave, (unsigned)ZydisRegisterGetId(op[0].reg.value),
+			 z.avx.vector_length / 8 / wider * data);
+}
+
 void compare_normalize(const struct user_case *c, const struct forms *fs, struct user_end *end)
 {
 	if (!end->ran)
@@ -77,6 +126,8 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 	for (unsigned i = 0; i < c->forms; i++)
 		if (is_x87_image(fs->f[c->form[i]].mnemonic))
 			end->cr2 = align_down(end->cr2, PAGE);
+	if (end->vector != X86_BP)
+		drop_above_gather(c, end);
 	for (unsigned i = 0; i < c->forms; i++)
 		if (stores_x87_pointers(fs->f[c->form[i]].mnemonic))
 			drop_x87_pointers(c, end);

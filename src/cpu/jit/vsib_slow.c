@@ -219,10 +219,13 @@ static __attribute__((noinline)) void gather_body(struct jit_cpu *c, uint64_t ar
 			continue;
 		}
 		gva = element_gva(c, &v, n);
-		if (v.scatter)
+		if (v.scatter) {
 			jit_write(c, c->mmu, gva, load_le(value, v.data), v.data);
-		else
+		} else {
 			store_le(value, jit_read(c, c->mmu, gva, v.data), v.data);
+			/* Already now, as processors do: the next element may fault. */
+			vec_zero_from(c, v.reg, v.count * v.data);
+		}
 		clear_mask_bit(c, &v, n);
 	}
 	if (v.evex)

@@ -10,8 +10,8 @@
  *   implementation; the components are compared.
  * - Instructions that the host executes but the guest's CPUID does not show: they may be #UD
  *   (CLZERO, INVPCID, MOVDIRI, MOVDIR64B).
- * - CR2's lower bits where a state image (FNSTENV, FLDENV, FNSAVE, FRSTOR) faults: which of its
- *   fields is touched first is the processor's choice.
+ * - CR2's lower bits where a state image (FNSAVE, FXSAVE, XSAVE and relatives) faults: which of
+ *   its fields is touched first is the processor's choice.
  * - What a gather that faults has left above its last element in the destination: processors
  *   zero that at some element, which is not said anywhere (SDM volume 2, VPGATHERDD: "may").
  * - MASKMOVQ and MASKMOVDQU that fault, on either side: whether bytes that the mask leaves
@@ -40,10 +40,18 @@ static bool stores_x87_pointers(ZydisMnemonic m)
 	}
 }
 
-static bool is_x87_image(ZydisMnemonic m)
+static bool is_state_image(ZydisMnemonic m)
 {
-	return m == ZYDIS_MNEMONIC_FNSTENV || m == ZYDIS_MNEMONIC_FLDENV ||
-	       m == ZYDIS_MNEMONIC_FNSAVE || m == ZYDIS_MNEMONIC_FRSTOR;
+	switch (m) {
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64: return true;
+	default: return stores_x87_pointers(m);
+	}
 }
 
 static bool masked_store(ZydisMnemonic m)
@@ -124,7 +132,7 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 	if (end->vector == X86_PF && end->cr2 >> 47)
 		end->error &= ~PF_P;
 	for (unsigned i = 0; i < c->forms; i++)
-		if (is_x87_image(fs->f[c->form[i]].mnemonic))
+		if (is_state_image(fs->f[c->form[i]].mnemonic))
 			end->cr2 = align_down(end->cr2, PAGE);
 	if (end->vector != X86_BP)
 		drop_above_gather(c, end);

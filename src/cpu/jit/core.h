@@ -51,8 +51,9 @@ enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
 #define SITE_ALIGNED   0x8000u /* #GP where gva is no multiple of the size, before any #PF */
 #define SITE_MMU_SHIFT 16
 #define SITE_MMU(s)    ((enum jit_mmu)((s) >> SITE_MMU_SHIFT & 3))
-#define SITE_MASKED    0x40000u /* fault only for active elements (AVX-512, VMASKMOV) */
-#define SITE_X87       0x80000u /* x87 or MMX: a pending exception comes before any #PF */
+#define SITE_MASKED    0x40000u  /* fault only for active elements (AVX-512, VMASKMOV) */
+#define SITE_X87       0x80000u  /* x87 or MMX: a pending exception comes before any #PF */
+#define SITE_FLAT      0x100000u /* 32-bit, base 0: an operand past 4 GiB is past the limit */
 
 /* tlb.c */
 void jit_tlb_init(struct jit_cpu *c);
@@ -63,6 +64,8 @@ void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);
 /* Called by translated code (thunks.c). */
 uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site);
+/* For a SITE_FLAT operand whose byte last is the last one accessed. */
+void jit_check_flat(struct jit_cpu *c, uint64_t gva, unsigned last, uint32_t site);
 uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg);
 
 /* step.c: operands through the bounce buffer */

@@ -220,6 +220,11 @@ static unsigned access_size(const struct insn *i, const ZydisDecodedOperand *op)
 	}
 }
 
+static uint32_t flat(const struct xlate *x, enum x86_sreg seg)
+{
+	return x_code64(x) || (x->mode & MODE_SEGS) || seg >= X86_FS ? 0 : SITE_FLAT;
+}
+
 void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, uint32_t access,
 	   int extra)
 {
@@ -236,7 +241,7 @@ void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op,
 		access |= SITE_X87;
 	x_ea(x, i, op, extra);
 	x_linear(x, i, seg, size, access);
-	x_check(x, i, size, access);
+	x_check(x, i, size, access | flat(x, seg));
 }
 
 void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, uint32_t access)
@@ -254,8 +259,9 @@ void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, u
 		e8(e, 0xb7);
 		e8(e, 0xf6);
 	}
-	x_linear(x, i, X86_SS, size, access | SITE_STACK);
-	x_check(x, i, size, access | SITE_STACK);
+	access |= SITE_STACK | flat(x, X86_SS);
+	x_linear(x, i, X86_SS, size, access);
+	x_check(x, i, size, access);
 }
 
 void x_stack_move(struct xlate *x, int by)

@@ -260,6 +260,14 @@ static uint8_t inverted_bit(uint8_t was, unsigned at, unsigned v)
 	return (uint8_t)((was & ~(1u << at)) | (v >> 3 & 1 ? 0 : 1u << at));
 }
 
+/* Lengths in EAX and EDX: outside 64-bit code W does not widen them. */
+static bool ignores_w(const ZydisDecodedInstruction *z)
+{
+	return z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+	       (z->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI ||
+		z->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRM);
+}
+
 static void put_vex(struct rewrite *w)
 {
 	const ZydisDecodedInstruction *z = &w->i->z;
@@ -281,6 +289,8 @@ static void put_vex(struct rewrite *w)
 		b1 = inverted_bit(b1 | 0x40, 5, w->rm);
 	if (w->vvvv != KEEP)
 		b2 = (uint8_t)((b2 & ~0x78) | (~w->vvvv & 0xf) << 3);
+	if (ignores_w(z))
+		b2 &= 0x7f;
 	e8(w->e, 0xc4);
 	e8(w->e, b1);
 	e8(w->e, b2);

@@ -48,6 +48,11 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		jit_fpu_leave(c);
 		p->bounce_active = jit_masked_bytes(c, size);
 	}
+	if (p->bounce_active) {
+		unsigned last = 63u - (unsigned)__builtin_clzll(p->bounce_active);
+
+		jit_check_flat(c, gva, site & SITE_MASKED ? last : size - 1, site);
+	}
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)) && p->bounce_active)
 		jit_raise_err(c, X86_GP, 0);
 	if (site & SITE_MASKED) {

@@ -328,10 +328,26 @@ uint64_t jit_seg_addr(struct jit_cpu *c, enum x86_sreg s, uint64_t offset, unsig
 	return (uint32_t)(seg->base + offset);
 }
 
+static bool x87_pending(const struct jit_cpu *c)
+{
+	uint16_t fsw;
+
+	__asm__ volatile("fnstsw %0" : "=a"(fsw));
+	return c->fpu_live && (fsw & 0x80);
+}
+
 uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg)
 {
+	if ((arg & SITE_X87) && x87_pending(c))
+		jit_raise(c, X86_MF);
 	return jit_seg_addr(c, (enum x86_sreg)(arg >> 24), offset, SITE_SIZE(arg),
 			    arg & SITE_WRITE ? ACC_WRITE : ACC_READ);
+}
+
+void jit_check_flat(struct jit_cpu *c, uint64_t gva, unsigned last, uint32_t site)
+{
+	if ((site & SITE_FLAT) && gva + last > 0xffffffffu)
+		raise_address(c, site & SITE_STACK);
 }
 
 /* An access that spans two pages: one host address for both when they lie side by side in
@@ -361,14 +377,6 @@ static uint8_t *miss_across(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	return at;
 }
 
-static bool x87_pending(const struct jit_cpu *c)
-{
-	uint16_t fsw;
-
-	__asm__ volatile("fnstsw %0" : "=a"(fsw));
-	return c->fpu_live && (fsw & 0x80);
-}
-
 uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 {
 	unsigned size = SITE_SIZE(site);
@@ -382,6 +390,7 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		jit_leave(c, LEAVE_STEP);
 	if ((site & SITE_X87) && x87_pending(c))
 		jit_raise(c, X86_MF);
+	jit_check_flat(c, gva, size - 1, site);
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)))
 		jit_raise_err(c, X86_GP, 0);
 	if ((gva & 0xfff) + size > 4096) {

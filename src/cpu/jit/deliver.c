@@ -1,10 +1,10 @@
 /* deliver: exceptions and interrupts through the IDT (SDM 6.10-6.15, volume 2 INT n).
  *
  * All gates of all modes: real-mode vectors, 16- and 32-bit gates with their TSS stacks,
- * virtual-8086 frames, 64-bit gates with IST. Task gates raise #GP (tasks are not
- * switched in hardware). Nothing is changed before the last push has been checked; a
- * fault on the way raises like any other, and c->delivering tells jit_deliver_exception
- * what it came on top of. Quick code. */
+ * virtual-8086 frames, 64-bit gates with IST, and task gates. Nothing is changed before the
+ * last push has been checked (a task switch: before its first step is certain); a fault on
+ * the way raises like any other, and c->delivering tells jit_deliver_exception what it came
+ * on top of. Quick code. */
 #include "cpu/jit/sys_priv.h"
 
 enum { GATE_TASK = 5, GATE_INT16 = 6, GATE_TRAP16 = 7, GATE_INT32 = 14, GATE_TRAP32 = 15 };
@@ -152,8 +152,9 @@ static void read_gate(struct jit_cpu *c, const struct event *e, struct gate *g)
 	g->ist = lo >> 32 & 7;
 	g->offset = (lo & 0xffff) | (lo >> 32 & 0xffff0000) | hi << 32;
 	if (g->type != GATE_INT32 && g->type != GATE_TRAP32 &&
-	    (size == 16 || (g->type != GATE_INT16 && g->type != GATE_TRAP16)))
-		jit_raise_err(c, X86_GP, error); /* task gates too */
+	    (size == 16 ||
+	     (g->type != GATE_INT16 && g->type != GATE_TRAP16 && g->type != GATE_TASK)))
+		jit_raise_err(c, X86_GP, error);
 	if (e->check_dpl && g->dpl < jit_cpl(c))
 		jit_raise_err(c, X86_GP, error & ~1u);
 	if (!(lo >> 47 & 1))
@@ -261,6 +262,17 @@ static void deliver_from_v86(struct jit_cpu *c, const struct event *e, const str
 	enter(c, g, cs);
 }
 
+static void deliver_task(struct jit_cpu *c, const struct event *e, const struct gate *g)
+{
+	struct task_event t = {.next = e->next,
+			       .flags = e->flags,
+			       .has_error = e->has_error,
+			       .error = e->error,
+			       .ext = e->ext};
+
+	task_switch(c, g->sel, TASK_EVENT, &t);
+}
+
 static void deliver_legacy(struct jit_cpu *c, const struct event *e)
 {
 	unsigned cpl, size, first = 2, n = 3;
@@ -270,6 +282,10 @@ static void deliver_legacy(struct jit_cpu *c, const struct event *e)
 	uint64_t frame[6];
 
 	read_gate(c, e, &g);
+	if (g.type == GATE_TASK) {
+		deliver_task(c, e, &g);
+		return;
+	}
 	cpl = gate_code(c, e, &g, &cs);
 	size = g.type >= GATE_INT32 ? 4 : 2;
 	if (g.offset > cs.limit)

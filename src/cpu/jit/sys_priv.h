@@ -233,6 +233,24 @@ void inner_stack_push(struct jit_cpu *c, struct inner_stack *s, const uint64_t *
  * if it faults. check_dpl is false for INT1. */
 void deliver_soft(struct jit_cpu *c, uint8_t vector, uint64_t next, bool check_dpl);
 
+/* --- task.c: hardware task switches (SDM 8) --- */
+enum task_switch { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT /* a task gate in the IDT */ };
+
+struct task_event {
+	uint64_t next; /* the old task's RIP and flags, for its TSS */
+	uint32_t flags;
+	bool has_error; /* goes to the new task's stack */
+	uint32_t error;
+	unsigned ext; /* EXT bit of the error codes of faults on the way */
+};
+
+/* To the task whose TSS sel names; raises in the old task's or the new one's context. */
+void task_switch(struct jit_cpu *c, uint16_t sel, enum task_switch why, const struct task_event *e);
+/* IRET with NT, to the task that the current TSS links to. */
+void task_return(struct jit_cpu *c, uint64_t next);
+/* Far JMP or CALL; false: sel names neither a TSS nor a task gate. */
+bool task_far(struct jit_cpu *c, uint16_t sel, uint64_t next, bool call);
+
 /* --- transfer.c --- */
 /* Replaces those RFLAGS bits that mask names, arithmetic ones included. */
 void flags_write(struct jit_cpu *c, uint64_t value, uint64_t mask);

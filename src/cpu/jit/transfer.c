@@ -1,6 +1,5 @@
 /* transfer: INT, IRET, SYSCALL, SYSENTER and far JMP, CALL, RET in every mode (SDM 5.8,
- * 6.12, 20; volume 2 of each instruction). Task gates and TSS targets raise #GP: tasks
- * are not switched in hardware, and neither is IRET with NT. Quick code. */
+ * 6.12, 20; volume 2 of each instruction); to another task by way of task.c. Quick code. */
 #include "cpu/jit/sys_priv.h"
 
 void flags_write(struct jit_cpu *c, uint64_t value, uint64_t mask)
@@ -231,10 +230,12 @@ void h_iret(struct jit_cpu *c, uint64_t arg)
 {
 	if (!cpu_protected(c)) {
 		iret_real(c, ARG_SIZE(arg));
-	} else {
-		if (c->st.rflags & RFLAGS_NT) /* a task return, or #GP in IA-32e mode */
-			jit_raise_err(c, X86_GP, 0);
+	} else if (!(c->st.rflags & RFLAGS_NT)) {
 		iret_protected(c, ARG_SIZE(arg));
+	} else if (jit_long_mode(c)) {
+		jit_raise_err(c, X86_GP, 0);
+	} else {
+		task_return(c, next_rip(c, arg));
 	}
 	if (c->st.events.nmi_masked) { /* another may wait: it comes before the next instruction */
 		c->st.events.nmi_masked = false;
@@ -432,7 +433,7 @@ static void read_call_gate(struct jit_cpu *c, uint16_t sel, uint64_t d, struct f
 	unsigned type = d >> 40 & 0xf, dpl = d >> 45 & 3;
 	bool lma = jit_long_mode(c);
 
-	if (type != 12 && (lma || type != 4)) /* task gates and TSSs too */
+	if (type != 12 && (lma || type != 4))
 		jit_raise_err(c, X86_GP, sel & ~3u);
 	if (dpl < jit_cpl(c) || dpl < (sel & 3u))
 		jit_raise_err(c, X86_GP, sel & ~3u);
@@ -530,6 +531,8 @@ static void far_transfer(struct jit_cpu *c, uint16_t sel, uint64_t rip, unsigned
 		far_real(c, sel, rip, size, next, call);
 		return;
 	}
+	if (task_far(c, sel, next, call))
+		return;
 	far_resolve(c, sel, rip, size, &t, call);
 	if (call && (t.cs.sel & 3u) != jit_cpl(c))
 		call_inward(c, &t, next);

@@ -159,9 +159,8 @@ static int run_attached(struct session *s, struct machine_result *result, struct
 	struct loop *loop = machine_loop(s->machine);
 	int r = loop_add(loop, &s->signals, EPOLLIN, e);
 
-	if (r < 0)
+	if (r < 0 || (r = console_out_attach(&s->out, loop, e)) < 0)
 		return r;
-	console_out_attach(&s->out, loop);
 	tty_mode_raw(&s->tty, STDIN_FILENO);
 	console_in_start(&s->in, STDIN_FILENO, s->machine, key_pressed, s);
 

@@ -10,9 +10,12 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+
+#define LINGER_NS 1000000
 
 /* Takes n bytes off the buffer's front. */
 static void consumed(struct console_out *o, size_t n)
@@ -68,10 +71,12 @@ static void wait_for_reader(struct console_out *o)
 		atomic_store(&o->gone, true);
 }
 
-static void post_flush(struct console_out *o)
+static void arm_timer(struct console_out *o)
 {
-	if (o->loop && !atomic_exchange(&o->flush_posted, true))
-		loop_post(o->loop, &o->flush_call);
+	const struct itimerspec soon = {.it_value.tv_nsec = LINGER_NS};
+
+	if (o->loop && !atomic_exchange(&o->timer_armed, true))
+		timerfd_settime(o->timer.fd, 0, &soon, NULL);
 }
 
 static void append(struct console_out *o, const uint8_t *bytes, uint32_t len)
@@ -96,8 +101,8 @@ static void put(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 
 	append(o, bytes, len);
 	/* Looked at after the lock is released: a flush that found it taken has cleared
-	 * flush_posted before, and relies on this one. */
-	post_flush(o);
+	 * timer_armed before, and relies on this one. */
+	arm_timer(o);
 }
 
 /* In the loop only while the reader is slow: epoll would go on telling of one that is gone.
@@ -117,7 +122,7 @@ static void flush(struct console_out *o)
 {
 	bool empty;
 
-	/* A vCPU that waits for the reader holds the lock; it will post again. */
+	/* A vCPU that waits for the reader holds the lock; it will arm the timer. */
 	if (pthread_mutex_trylock(&o->lock))
 		return;
 	empty = write_out(o);
@@ -125,13 +130,16 @@ static void flush(struct console_out *o)
 	watch_reader(o, !empty);
 }
 
-static void flush_posted(struct loop_call *c)
+static void time_to_flush(struct loop_fd *f, uint32_t events)
 {
-	struct console_out *o = container_of(c, struct console_out, flush_call);
+	struct console_out *o = container_of(f, struct console_out, timer);
+	uint64_t count;
 
-	atomic_store(&o->flush_posted, false);
-	if (o->loop)
-		flush(o);
+	/* Before timer_armed is cleared: what comes after that must find the timer's own count. */
+	if (read(f->fd, &count, sizeof count) < 0)
+		return;
+	atomic_store(&o->timer_armed, false);
+	flush(o);
 }
 
 static void reader_ready(struct loop_fd *f, uint32_t events)
@@ -164,26 +172,38 @@ int console_out_init(struct console_out *o, int fd, struct err *e)
 {
 	*o = (struct console_out){
 		.sink.put = put,
-		.flush_call.run = flush_posted,
+		.timer.ready = time_to_flush,
 		.watch.ready = reader_ready,
 	};
 	o->abandon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (o->abandon_fd < 0)
 		return err_sys(e, errno, "eventfd");
+	o->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (o->timer.fd < 0) {
+		close(o->abandon_fd);
+		return err_sys(e, errno, "timerfd");
+	}
 	pthread_mutex_init(&o->lock, NULL);
 	o->fd = o->watch.fd = open_own(o, fd);
 	o->gone = o->fd < 0;
 	return 0;
 }
 
-void console_out_attach(struct console_out *o, struct loop *l)
+int console_out_attach(struct console_out *o, struct loop *l, struct err *e)
 {
-	o->loop = l;
+	int r = loop_add(l, &o->timer, EPOLLIN, e);
+
+	if (r == 0)
+		o->loop = l;
+	return r;
 }
 
 void console_out_detach(struct console_out *o)
 {
+	if (!o->loop)
+		return;
 	watch_reader(o, false);
+	loop_del(o->loop, &o->timer);
 	o->loop = NULL;
 }
 
@@ -193,6 +213,7 @@ void console_out_done(struct console_out *o)
 		wait_for_reader(o);
 	if (o->fd >= 0)
 		close(o->fd);
+	close(o->timer.fd);
 	close(o->abandon_fd);
 	pthread_mutex_destroy(&o->lock);
 }

@@ -1,7 +1,8 @@
 /* console_out: the guest's serial output on its way to a file descriptor.
  *
- * vCPU threads put bytes into a buffer; the loop thread writes them out, so that a guest
- * printing a line costs no system call per character. When the buffer is full the vCPU
+ * vCPU threads put bytes into a buffer; the loop thread writes them out a millisecond after
+ * the first, so that a guest printing a line costs no system call per character, nor a wake-up
+ * of the loop, and somebody who types notices nothing. When the buffer is full the vCPU
  * waits for the reader (a pager, a slow line), as it would at a real UART, but never longer
  * than until the reader is gone or console_out_abandon: from then on bytes vanish.
  *
@@ -27,9 +28,9 @@ struct console_out {
 
 	struct loop *loop; /* while attached */
 	struct loop_fd watch;
-	bool watched; /* loop thread's own: in the loop */
-	struct loop_call flush_call;
-	atomic_bool flush_posted;
+	bool watched;         /* loop thread's own: in the loop */
+	struct loop_fd timer; /* a timerfd: time to flush */
+	atomic_bool timer_armed;
 
 	pthread_mutex_t lock; /* guards what follows */
 	uint32_t len;
@@ -38,7 +39,8 @@ struct console_out {
 
 /* fd stays the caller's; one that is not open is no failure. */
 WARN_UNUSED int console_out_init(struct console_out *o, int fd, struct err *e);
-void console_out_attach(struct console_out *o, struct loop *l); /* before the machine runs */
+/* Before the machine runs. */
+WARN_UNUSED int console_out_attach(struct console_out *o, struct loop *l, struct err *e);
 /* After the machine ran, before its loop goes. */
 void console_out_detach(struct console_out *o);
 /* Writes what is left, as slowly as it is read; then frees. */

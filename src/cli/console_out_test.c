@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/test.h"
@@ -95,7 +96,7 @@ static void through_a_loop(int reader)
 	pthread_t loop_thread, writer;
 
 	assert_int_equal(loop_new(&l, &err), 0);
-	console_out_attach(&out, l);
+	assert_int_equal(console_out_attach(&out, l, &err), 0);
 	pthread_create(&loop_thread, NULL, run_loop, l);
 	pthread_create(&writer, NULL, put_much, NULL);
 	expect_much(reader);
@@ -124,6 +125,38 @@ static void a_socket_works_too(void **state)
 	through_a_loop(s[0]);
 	close(s[0]);
 	close(s[1]);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* Bytes that come one by one are written together, and soon. */
+static void single_bytes_are_gathered(void **state)
+{
+	char got[64];
+	struct loop *l;
+	pthread_t loop_thread;
+	uint64_t start;
+
+	assert_int_equal(loop_new(&l, &err), 0);
+	assert_int_equal(console_out_attach(&out, l, &err), 0);
+	text("a");
+	text("b");
+	text("c");
+	start = now_ns();
+	pthread_create(&loop_thread, NULL, run_loop, l);
+	assert_int_equal(read(end[0], got, sizeof got), 3);
+	assert_true(now_ns() - start < 500000000);
+	loop_stop(l);
+	pthread_join(loop_thread, NULL);
+	console_out_detach(&out);
+	loop_free(l);
+	console_out_done(&out);
 }
 
 static void a_slow_reader_makes_the_writer_wait(void **state)
@@ -183,6 +216,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_loop_writes_in_order_and_loses_nothing,
 						with_pipe, closed),
 		cmocka_unit_test(a_socket_works_too),
+		cmocka_unit_test_setup_teardown(single_bytes_are_gathered, with_pipe, closed),
 		cmocka_unit_test_setup_teardown(a_slow_reader_makes_the_writer_wait, with_pipe,
 						closed),
 		cmocka_unit_test_setup_teardown(abandoning_frees_the_writer, with_pipe, closed),

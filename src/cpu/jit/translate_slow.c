@@ -191,6 +191,15 @@ static bool gate(struct xlate *x, struct insn *i)
 	}
 }
 
+/* STI whose effect depends on IOPL, VME or PVI is a helper's, which ends the block. */
+static const struct rule *rule_for(const struct xlate *x, const struct insn *i)
+{
+	static const struct rule sti = {.kind = RULE_HELPER, .helper = h_sti};
+	const struct rule *r = jit_rule(&i->z);
+
+	return r->kind == RULE_STI && (x->mode & (MODE_USER | MODE_REAL)) ? &sti : r;
+}
+
 static bool ends_block(const struct insn *i)
 {
 	enum jit_helper_kind kind;
@@ -240,7 +249,7 @@ static bool decode_one(struct xlate *x, uint64_t gva)
 		return true;
 	}
 	drop_phantom_base(i);
-	i->rule = jit_rule(&i->z);
+	i->rule = rule_for(x, i);
 	if (gate(x, i))
 		classify(i);
 	else
@@ -635,7 +644,7 @@ static void do_sti(struct xlate *x, const struct insn *i)
 	bool last = i == &x->in[x->n - 1];
 
 	x_need_slot(x);
-	if (last || (x->mode & (MODE_USER | MODE_REAL))) {
+	if (last) {
 		x_helper(x, i, h_sti, x_helper_arg(x, i, 0));
 		return;
 	}

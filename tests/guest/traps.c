@@ -341,6 +341,39 @@ static void call_it(uint64_t f)
 	((void (*)(void))f)();
 }
 
+static void ss_from_memory_then_int(uint64_t watched)
+{
+	__asm__ volatile("mov (%0), %%ss; int $0x50" ::"r"(watched) : "memory");
+}
+
+extern char rep_at[];
+
+/* Accesses of instructions that are more than a load or a store. DR0 watches 8 bytes. */
+static void rare_accesses(volatile uint64_t *watched)
+{
+	static volatile uint64_t *where;
+	uint64_t rdi = (uint64_t)(watched - 1), rcx = 20;
+
+	steps = 0;
+	__asm__ volatile("cld; rep_at: rep stosb" : "+D"(rdi), "+c"(rcx) : "a"(0) : "memory");
+	check_eq("each iteration of a string instruction", steps, 8);
+	check_eq("returns to it", step_rip[7], (uint64_t)rep_at);
+	steps = 0;
+	where = watched + 1;
+	__asm__ volatile("mov %%rsp, %%rax; mov %0, %%rsp; pushf; mov %%rax, %%rsp" ::"m"(where)
+			 : "rax", "memory");
+	check_eq("PUSHF", steps, 1);
+	steps = 0;
+	__asm__ volatile("sgdt (%0)" ::"r"(watched - 1) : "memory");
+	check_eq("SGDT", steps, 1);
+	watched[0] = 0x10;
+	steps = 0;
+	on_trap = 0;
+	check_trap("MOV SS, INT", attempt(ss_from_memory_then_int, (uint64_t)watched), DB, 0);
+	check_eq("trap at INT's handler", trap.f.rip, (uint64_t)trap_stubs + 16 * 0x50);
+	on_trap = count_steps;
+}
+
 static void breakpoints(void)
 {
 	static volatile uint64_t watched[2] __attribute__((aligned(16)));
@@ -365,6 +398,7 @@ static void breakpoints(void)
 	wr_dr(7, 0x402 | 3 << 16 | 2 << 18); /* read or write, 8 bytes */
 	(void)watched[0];
 	check_eq("read watched", steps, 1);
+	rare_accesses(watched);
 	steps = 0;
 	wr_dr(1, (uint64_t)at_ud2);
 	wr_dr(7, 0x408); /* G1, execute */

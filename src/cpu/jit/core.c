@@ -265,8 +265,6 @@ static void step(struct jit_cpu *c)
 		c->st.dr6 = (c->st.dr6 & ~0xfull) | hits;
 		jit_raise(c, X86_DB);
 	}
-	c->p->dr6_hits = c->p->dr6_held;
-	c->p->dr6_held = 0;
 	b = lookup(c, MODE_STEP);
 	c->st.events.shadow = 0;
 	c->p->stepped++;
@@ -274,13 +272,11 @@ static void step(struct jit_cpu *c)
 	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* before: IRET may set it for the next one */
 	c->no_trap = false;
 	enter(c, b->entry_s);
-	if (c->st.events.shadow == 2) { /* MOV SS holds #DB back (6.8.3) */
-		c->p->dr6_held = c->p->dr6_hits;
+	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
-	}
 	trap &= !c->no_trap;
-	if (trap || c->p->dr6_hits) {
-		c->st.dr6 = (c->st.dr6 & ~0xfull) | c->p->dr6_hits | (trap ? 0x4000 : 0);
+	if (trap || c->dr6_hits) {
+		c->st.dr6 = (c->st.dr6 & ~0xfull) | c->dr6_hits | (trap ? 0x4000 : 0);
 		jit_raise(c, X86_DB);
 	}
 }
@@ -407,6 +403,7 @@ enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *c, bool si
 			c->p->step_once = true;
 		} else { /* LEAVE_RAISE */
 			c->p->step_once = false;
+			c->dr6_hits = 0; /* the instruction did not finish, or this tells of them */
 			jit_deliver_exception(c);
 			if (c->p->single)
 				return VCPU_KICKED;

@@ -27,8 +27,6 @@ struct jit_priv {
 	uint32_t bounce_site;
 	uint8_t *bounce_at;
 	uint64_t bounce_active; /* of a masked vector operand: bit n for byte n */
-	uint64_t dr6_held;      /* those of a MOV SS, for after the next instruction */
-	uint64_t dr6_hits;      /* data breakpoints that the instruction touched */
 	uint64_t xsave_mask;    /* components kept for the guest */
 	_Atomic uint32_t wake;  /* futex: counts kicks and interrupts */
 	uint64_t stepped, misses;

@@ -105,6 +105,7 @@ struct jit_cpu {
 	bool delivering;          /* an event is being delivered (6.15, double faults) ... */
 	uint8_t delivering_class; /* ... of this class (deliver.c) */
 	bool no_trap;             /* the instruction cleared TF before its single-step trap */
+	uint8_t dr6_hits;         /* data breakpoints touched that are not reported yet */
 	struct jit_exception exc; /* under delivery or raised */
 	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
 	uint8_t phys_bits;        /* physical address width that CPUID offers */
@@ -176,6 +177,9 @@ static inline uint64_t jit_linear_rip(const struct jit_cpu *c)
 /* --- tlb.c: guest-virtual memory from C. size/len in bytes; may cross pages; reaches
  * MMIO. All raise #PF (or #GP/#SS for a non-canonical address, ss says which). --- */
 enum jit_access { ACC_READ = 0, ACC_WRITE = 1, ACC_FETCH = 2 };
+
+/* An access touches data breakpoints (17.2.4); those here see to it by themselves. */
+void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned len, bool write);
 
 uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size);
 void jit_write(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint64_t v, unsigned size);

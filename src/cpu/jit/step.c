@@ -7,7 +7,7 @@
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
 
-static void watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
+void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
 {
 	static const uint8_t lens[] = {1, 2, 8, 4};
 
@@ -19,7 +19,7 @@ static void watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
 		if (!(c->st.dr7 >> (2 * n) & 3) || kind == 0 || kind == 2 || (kind == 1 && !write))
 			continue;
 		if (gva < at + len && at < gva + size)
-			c->p->dr6_hits |= BIT(n);
+			c->dr6_hits |= (uint8_t)BIT(n);
 	}
 }
 
@@ -61,8 +61,6 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		return at;
 	}
 	check_canonical(c, gva, size);
-	if (c->st.dr7 & 0xff)
-		watch(c, gva, size, site & SITE_WRITE);
 	if (site & SITE_WRITE)
 		jit_probe(c, m, gva, size, ACC_WRITE);
 	if (!(site & SITE_WRITE) || (site & SITE_READ))

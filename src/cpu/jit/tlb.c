@@ -241,6 +241,8 @@ void jit_read_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, void *to, uns
 {
 	uint8_t *at = to;
 
+	if (c->st.dr7 & 0xff)
+		jit_watch(c, gva, len, false);
 	if ((gva & 0xfff) + len > 4096 && len <= 4096)
 		jit_probe(c, m, gva, len, ACC_READ);
 	for (unsigned n; len; len -= n, at += n, gva += n) {
@@ -253,6 +255,8 @@ void jit_write_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const void *
 {
 	const uint8_t *at = from;
 
+	if (c->st.dr7 & 0xff)
+		jit_watch(c, gva, len, true);
 	if ((gva & 0xfff) + len > 4096)
 		for (uint64_t page = gva & ~0xfffull; page < gva + len; page += 4096)
 			jit_probe(c, m, max_u64(page, gva), 1, ACC_WRITE);
@@ -289,7 +293,7 @@ void *jit_ram(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a
 	gpa_t gpa;
 	uint8_t *page = page_for(c, m, gva, a, false, &gpa);
 
-	if (!page || (a == ACC_WRITE && jit_code_on_page(&c->vm->cache, gpa)))
+	if (!page || (c->st.dr7 & 0xff) || (a == ACC_WRITE && jit_code_on_page(&c->vm->cache, gpa)))
 		return NULL;
 	*left = 4096 - (gva & 0xfff);
 	return page + (gva & 0xfff);

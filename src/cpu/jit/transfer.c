@@ -40,6 +40,8 @@ void h_int3(struct jit_cpu *c, uint64_t arg)
 
 void h_int1(struct jit_cpu *c, uint64_t arg)
 {
+	c->st.dr6 |= c->dr6_hits; /* those that a MOV SS before it held back: one #DB for all */
+	c->dr6_hits = 0;
 	deliver_soft(c, X86_DB, next_rip(c, arg), false);
 }
 

@@ -60,5 +60,5 @@ enum vm_end vm_run(struct vm *vm, const struct x86_state *start, struct x86_stat
 const struct engine *vm_engine(const char *name);
 
 /* False where the probe says that this host's KVM is none, and prints its line: what fails
- * there is not ours. HOLON_FORCE=1 in the environment overrides it. */
+ * there is not ours. Slow is fine. HOLON_FORCE=1 in the environment overrides it. */
 bool vm_engine_usable(const struct engine *engine);

@@ -356,7 +356,7 @@ __asm__("sys_entry: mov %rcx, sys_rcx(%rip); mov %r11, sys_r11(%rip); mov %rsp, 
 	"mov $0x5ca11, %eax; sysretq\n"
 	"sys_entry32: mov %rcx, sys_rcx(%rip); mov %cs, %eax; mov %rax, sys_cs(%rip); mov $0x32, %eax; sysretl\n"
 	"sysenter_entry: mov %rsp, sys_rsp(%rip); mov %cs, %eax; mov %rax, sys_cs(%rip)\n"
-	"mov %ss, %eax; mov %rax, sys_ss(%rip); pushf; pop sys_rflags(%rip); mov $0x5e, %eax; rex.W sysexit\n");
+	"mov %ss, %eax; mov %rax, sys_ss(%rip); pushf; pop sys_rflags(%rip); mov $0x5e, %eax; sysexitq\n");
 
 extern char user_syscall[], user_syscall_end[], user32_syscall[], user_sysenter[], after_sysenter[];
 __asm__(".section .text.user, \"ax\"\n"

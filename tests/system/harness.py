@@ -46,7 +46,19 @@ class Vm:
                     pass
 
     def status(self):
-        return self.p.wait(timeout=PATIENCE)
+        try:
+            return self.p.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"holon did not end; its threads: {self.threads()}") from None
+
+    def threads(self):
+        """What each thread does, for a message about one that hangs."""
+        task, told = f"/proc/{self.p.pid}/task", []
+        for tid in os.listdir(task):
+            with open(f"{task}/{tid}/status") as f:
+                told.append([line.strip() for line in f
+                             if line.startswith(("Name", "State", "Sig", "Shd"))])
+        return told
 
     def ends(self):
         """(exit status, standard output, standard error)"""

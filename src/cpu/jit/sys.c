@@ -280,7 +280,13 @@ void h_rdtscp(struct jit_cpu *c, uint64_t arg)
 
 void h_rdpmc(struct jit_cpu *c, uint64_t arg)
 {
-	jit_raise_err(c, X86_GP, 0); /* no counters */
+	bool allowed = jit_cpl(c) == 0 || !(c->st.cr0 & CR0_PE) || (c->st.cr4 & CR4_PCE);
+
+	/* AMD's always have four; ours stand still (their MSRs are in cpu/msr.c). */
+	if (!allowed || !cpu_is_amd(c) || (uint32_t)c->st.gpr[X86_RCX] > 3)
+		jit_raise_err(c, X86_GP, 0);
+	c->st.gpr[X86_RAX] = 0;
+	c->st.gpr[X86_RDX] = 0;
 }
 
 void h_rdpid(struct jit_cpu *c, uint64_t arg)

@@ -244,6 +244,23 @@ static uint64_t rdmsr(uint32_t msr)
 	return st->gpr[X86_RDX] << 32 | st->gpr[X86_RAX];
 }
 
+static void performance_counters_are_there_on_amd_alone(void **state)
+{
+	st->gpr[X86_RCX] = 3;
+	st->gpr[X86_RDX] = 1;
+	assert_int_equal(with_rax(h_rdpmc, ARG(2, 4, 0, 0, 0), 1), X86_GP);
+	f->cpuid.leaf[0].ebx = 0x68747541;
+	assert_int_equal(with_rax(h_rdpmc, ARG(2, 4, 0, 0, 0), 1), FAKE_NONE);
+	assert_int_equal(st->gpr[X86_RAX] | st->gpr[X86_RDX], 0);
+	st->gpr[X86_RCX] = 4;
+	assert_int_equal(with_rax(h_rdpmc, ARG(2, 4, 0, 0, 0), 1), X86_GP);
+	st->gpr[X86_RCX] = 0;
+	fake_user(f, true);
+	assert_int_equal(with_rax(h_rdpmc, ARG(2, 4, 0, 0, 0), 1), X86_GP);
+	st->cr4 |= CR4_PCE;
+	assert_int_equal(with_rax(h_rdpmc, ARG(2, 4, 0, 0, 0), 1), FAKE_NONE);
+}
+
 static void msrs_check_what_they_are_given(void **state)
 {
 	assert_int_equal(wrmsr(MSR_FS_BASE, UINT64_C(1) << 47), X86_GP);
@@ -294,6 +311,7 @@ int main(void)
 		TEST(xcr0_takes_only_sound_combinations),
 		TEST(popf_respects_privilege),
 		TEST(sti_shadows_only_when_it_opens_interrupts),
+		TEST(performance_counters_are_there_on_amd_alone),
 		TEST(msrs_check_what_they_are_given),
 		TEST(writing_the_tsc_moves_it_and_tsc_adjust),
 		TEST(tsd_keeps_users_from_the_tsc),

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sanitizer/asan_interface.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -34,6 +35,50 @@ static void fail(const char *what, const struct err *e)
 {
 	fprintf(stderr, "translate_fuzz: %s: %s\n", what, e->text);
 	abort();
+}
+
+/* A helper that raises never returns: the marks that AddressSanitizer puts on the stack frames of
+ * those it drops would stay. All ways to raise from another file are wrapped by the linker. */
+static const uint8_t *stack_top;
+
+static void unmark_stack(void)
+{
+	uint8_t *at = __builtin_frame_address(0);
+
+	ASAN_UNPOISON_MEMORY_REGION(at, (size_t)(stack_top - at));
+}
+
+noreturn void __real_jit_raise(struct jit_cpu *c, enum x86_vector v);
+noreturn void __real_jit_raise_err(struct jit_cpu *c, enum x86_vector v, uint32_t error);
+noreturn void __real_jit_raise_pf(struct jit_cpu *c, uint64_t gva, uint32_t error);
+noreturn void __real_jit_leave(struct jit_cpu *c, enum jit_leave why);
+noreturn void __wrap_jit_raise(struct jit_cpu *c, enum x86_vector v);
+noreturn void __wrap_jit_raise_err(struct jit_cpu *c, enum x86_vector v, uint32_t error);
+noreturn void __wrap_jit_raise_pf(struct jit_cpu *c, uint64_t gva, uint32_t error);
+noreturn void __wrap_jit_leave(struct jit_cpu *c, enum jit_leave why);
+
+void __wrap_jit_raise(struct jit_cpu *c, enum x86_vector v)
+{
+	unmark_stack();
+	__real_jit_raise(c, v);
+}
+
+void __wrap_jit_raise_err(struct jit_cpu *c, enum x86_vector v, uint32_t error)
+{
+	unmark_stack();
+	__real_jit_raise_err(c, v, error);
+}
+
+void __wrap_jit_raise_pf(struct jit_cpu *c, uint64_t gva, uint32_t error)
+{
+	unmark_stack();
+	__real_jit_raise_pf(c, gva, error);
+}
+
+void __wrap_jit_leave(struct jit_cpu *c, enum jit_leave why)
+{
+	unmark_stack();
+	__real_jit_leave(c, why);
 }
 
 static void on_timer(int sig)
@@ -199,6 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	static struct x86_state s;
 	struct choice c;
 
+	stack_top = __builtin_frame_address(0);
 	if (!guest.vcpu)
 		init();
 	if (len <= sizeof c)

@@ -1,0 +1,384 @@
+#include "base/test.h"
+
+#include <string.h>
+
+#include "cpu/jit/core.h"
+
+/* Blocks made by hand: their code is room for the jumps that linking and killing write. */
+#define CODE  0x10000u /* a physical page */
+#define OTHER 0x20000u
+#define LEN   32 /* host bytes of an entry or a stub */
+
+static const struct jit_cs flat = {0, 0xffffffff};
+static struct guest_mem *mem;
+static struct jit_cache k;
+static struct err err;
+
+static int setup(void **state)
+{
+	memset(&k, 0, sizeof k);
+	return mem_new(&mem, MIB(1), &err) < 0 || jit_cache_init(&k, mem, JIT_CACHE_MIN, &err) < 0;
+}
+
+static int teardown(void **state)
+{
+	jit_cache_done(&k);
+	mem_free(mem);
+	return 0;
+}
+
+static uint8_t *take(uint8_t **from, unsigned len)
+{
+	uint8_t *p = *from;
+
+	memset(p, 0x90, len);
+	*from += len;
+	return p;
+}
+
+static struct jit_page *page_at(uint64_t gva, gpa_t gpa)
+{
+	struct jit_page *p = jit_page_get(&k, gva, gpa, MODE_CODE64, flat);
+
+	assert_non_null(p);
+	return p;
+}
+
+static struct jit_block *block_at(struct jit_page *p, unsigned off, unsigned len)
+{
+	struct jit_block *b = jit_cache_alloc(&k, sizeof *b);
+
+	b->page = p;
+	b->gva = p->gva + off;
+	b->guest_len = (uint16_t)len;
+	b->start = b->entry_h = take(&k.hot, LEN);
+	b->guard = take(&k.hot, LEN);
+	b->entry_s = take(&k.hot, LEN);
+	b->hot_len = 3 * LEN;
+	b->stub_h = take(&k.cold, LEN);
+	b->stub_s = take(&k.cold, LEN);
+	b->valid = true;
+	if (off + len > 4096)
+		b->page2 = page_at(p->gva + 4096, p->gpa + 4096);
+	jit_block_publish(&k, b);
+	return b;
+}
+
+/* Its one edge, to target, with flags where said. */
+static struct jit_edge *edge_of(struct jit_block *b, const struct jit_block *target, uint8_t flags)
+{
+	struct jit_edge *e = jit_cache_alloc(&k, sizeof *e);
+
+	*e = (struct jit_edge){.from = b, .target = target->gva, .flags = flags};
+	e->jump = b->entry_s + 20;
+	e->stub = take(&k.cold, LEN);
+	e->stub_saved = take(&k.cold, LEN);
+	e_patch(e->jump, flags & FLAGS_SLOT ? e->stub_saved : e->stub);
+	b->edge = e;
+	b->edges = 1;
+	return e;
+}
+
+static const uint8_t *leads_to(const uint8_t *rel32)
+{
+	int32_t d;
+
+	memcpy(&d, rel32, 4);
+	return rel32 + 4 + d;
+}
+
+static const uint8_t *jump_at(const uint8_t *p)
+{
+	assert_int_equal(*p, 0xe9);
+	return leads_to(p + 1);
+}
+
+/* --- pages --- */
+
+static void a_page_is_a_pair_in_one_mode(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	const struct jit_cs based = {16, 0xffff};
+
+	assert_ptr_equal(page_at(0x400abc, CODE + 0x123), p);
+	assert_ptr_not_equal(page_at(0x401000, CODE), p);
+	assert_ptr_not_equal(page_at(0x400000, OTHER), p);
+	assert_ptr_not_equal(jit_page_get(&k, 0x400000, CODE, MODE_CODE32, flat), p);
+	assert_ptr_not_equal(jit_page_get(&k, 0x400000, CODE, MODE_CODE64, based), p);
+	assert_int_equal(k.next_id, 5);
+	assert_int_equal(p->id, 1);
+	assert_false(jit_code_on_page(&k, CODE));
+}
+
+static void blocks_are_found_by_guest_and_by_host_address(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	struct jit_block *a = block_at(p, 0x10, 20), *b = block_at(p, 0x40, 5),
+			 *same_bucket = block_at(p, 0x50 ^ 0x40 ^ 0x10, 1);
+
+	assert_ptr_equal(jit_page_find(p, 0x400010), a);
+	assert_ptr_equal(jit_page_find(p, 0x400040), b);
+	assert_ptr_equal(jit_page_find(p, same_bucket->gva), same_bucket);
+	assert_null(jit_page_find(p, 0x400011));
+	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, a->start)), a);
+	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, a->start + a->hot_len - 1)), a);
+	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, b->start)), b);
+	assert_null(jit_cache_find(&k, jit_rx(&k, a->start - 1)));
+	assert_null(jit_cache_find(&k, jit_rx(&k, k.hot)));
+	assert_null(jit_cache_find(&k, &k));
+}
+
+/* --- writes to code --- */
+
+static void a_write_kills_only_the_blocks_that_it_hits(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	struct jit_block *a = block_at(p, 60, 10), *b = block_at(p, 100, 4),
+			 *c = block_at(p, 70, 4);
+
+	assert_true(jit_code_overlaps(&k, CODE + 0, 1)); /* to 64 bytes */
+	assert_true(jit_code_overlaps(&k, CODE + 127, 1));
+	assert_false(jit_code_overlaps(&k, CODE + 128, 3968));
+	assert_int_equal(jit_code_invalidate(&k, CODE + 59, 1), 0);
+	assert_int_equal(jit_code_invalidate(&k, CODE + 74, 26), 0);
+	assert_int_equal(jit_code_invalidate(&k, CODE + 69, 1), 1);
+	assert_false(a->valid);
+	assert_true(b->valid && c->valid);
+	assert_null(jit_page_find(p, a->gva));
+	assert_false(jit_code_overlaps(&k, CODE, 64)); /* a was the only one there */
+	assert_true(jit_code_overlaps(&k, CODE + 64, 1));
+	assert_int_equal(jit_code_invalidate(&k, CODE + 64, 64), 2);
+	assert_false(jit_code_on_page(&k, CODE));
+}
+
+static void a_write_kills_through_every_mapping(void **state)
+{
+	struct jit_block *a = block_at(page_at(0x400000, CODE), 0, 4),
+			 *b = block_at(page_at(0x700000, CODE), 2, 4),
+			 *other = block_at(page_at(0x400000, OTHER), 0, 4);
+
+	assert_int_equal(jit_code_invalidate(&k, CODE + 3, 1), 2);
+	assert_false(a->valid || b->valid);
+	assert_true(other->valid);
+}
+
+static void a_block_on_two_pages_dies_from_either(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	struct jit_block *b = block_at(p, 4090, 10), *c;
+
+	assert_int_equal(k.straddlers, 1);
+	assert_true(jit_code_overlaps(&k, CODE + 4096, 1));
+	assert_false(jit_code_overlaps(&k, CODE + 4096 + 64, 1));
+	assert_int_equal(jit_code_invalidate(&k, CODE + 4096 + 4, 8), 0);
+	assert_true(jit_code_on_page(&k, CODE + 4096)); /* still */
+	assert_int_equal(jit_code_invalidate(&k, CODE + 4096 + 3, 1), 1);
+	assert_false(b->valid);
+	assert_false(jit_code_on_page(&k, CODE + 4096));
+
+	c = block_at(p, 4090, 10);
+	assert_int_equal(jit_code_invalidate(&k, CODE + 4095, 1), 1);
+	assert_false(c->valid);
+	assert_int_equal(jit_code_invalidate(&k, CODE + 4096, 1), 0); /* not once more */
+}
+
+static void the_last_chunk_of_a_page(void **state)
+{
+	struct jit_block *b = block_at(page_at(0x400000, CODE), 4000, 96);
+
+	assert_true(jit_code_overlaps(&k, CODE + 4000, 1));
+	assert_true(jit_code_overlaps(&k, CODE + 4095, 1));
+	assert_true(jit_code_overlaps(&k, CODE, 4096));
+	assert_false(jit_code_overlaps(&k, CODE, 3968));
+	assert_int_equal(jit_code_invalidate(&k, CODE, 4096), 1);
+	assert_false(b->valid);
+}
+
+static void a_dead_block_leads_to_its_stubs(void **state)
+{
+	struct jit_block *b = block_at(page_at(0x400000, CODE), 0, 4);
+
+	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
+	assert_ptr_equal(jump_at(b->entry_h), b->stub_h);
+	assert_ptr_equal(jump_at(b->guard), b->stub_s);
+	assert_ptr_equal(jump_at(b->entry_s), b->stub_s);
+}
+
+/* --- edges --- */
+
+static void flags_and_pages_choose_the_entry(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
+	struct jit_block *here = block_at(p, 0, 4), *there = block_at(q, 0, 4);
+	struct jit_block *from[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		from[i] = block_at(p, 100 + 10 * i, 4);
+	jit_edge_link(&k, edge_of(from[0], here, FLAGS_SLOT), here);
+	assert_ptr_equal(leads_to(from[0]->edge->jump), here->entry_s);
+	jit_edge_link(&k, edge_of(from[1], there, FLAGS_SLOT), there);
+	assert_ptr_equal(leads_to(from[1]->edge->jump), there->guard);
+	jit_edge_link(&k, edge_of(from[2], there, FLAGS_HOST), there);
+	assert_ptr_equal(leads_to(from[2]->edge->jump), there->entry_h);
+	here->needs_host_flags = true;
+	jit_edge_link(&k, edge_of(from[3], here, FLAGS_HOST | FLAGS_SLOT), here);
+	assert_ptr_equal(leads_to(from[3]->edge->jump), here->entry_h);
+}
+
+static void an_edge_that_must_save_flags_first_goes_through_its_stub(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
+	struct jit_block *a = block_at(p, 0, 4), *b = block_at(q, 0, 4);
+	struct jit_edge *e = edge_of(a, b, FLAGS_HOST);
+
+	b->needs_host_flags = true;
+	jit_edge_link(&k, e, b);
+	assert_true(e->glued);
+	assert_ptr_equal(leads_to(e->jump), e->stub);
+	assert_ptr_equal(jump_at(e->stub_saved), b->guard);
+	assert_int_equal(jit_code_invalidate(&k, OTHER, 1), 1);
+	assert_null(e->to);
+	assert_int_equal(*e->stub_saved, 0x90); /* as it was */
+	assert_ptr_equal(leads_to(e->jump), e->stub);
+}
+
+static void a_dying_target_unlinks_its_edges(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
+	struct jit_block *a = block_at(p, 0, 4), *b = block_at(p, 100, 4), *to = block_at(q, 0, 4);
+	struct jit_edge *e = edge_of(a, to, FLAGS_SLOT), *f = edge_of(b, to, FLAGS_HOST);
+
+	jit_edge_link(&k, e, to);
+	jit_edge_link(&k, f, to);
+	assert_int_equal(jit_code_invalidate(&k, OTHER, 1), 1);
+	assert_ptr_equal(leads_to(e->jump), e->stub_saved);
+	assert_ptr_equal(leads_to(f->jump), f->stub);
+	assert_true(!e->to && !f->to && !to->in);
+
+	to = block_at(q, 0, 4); /* and again */
+	jit_edge_link(&k, e, to);
+	assert_ptr_equal(leads_to(e->jump), to->guard);
+}
+
+static void a_dying_source_leaves_its_targets_list(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
+	struct jit_block *a = block_at(p, 0, 4), *b = block_at(p, 100, 4), *to = block_at(q, 0, 4);
+	struct jit_edge *e = edge_of(a, to, FLAGS_SLOT), *f = edge_of(b, to, FLAGS_SLOT);
+
+	jit_edge_link(&k, e, to);
+	jit_edge_link(&k, f, to);
+	assert_int_equal(jit_code_invalidate(&k, CODE, 4), 1);
+	assert_ptr_equal(to->in, f);
+	assert_null(f->next_in);
+	assert_int_equal(jit_code_invalidate(&k, OTHER, 4), 1);
+	assert_ptr_equal(leads_to(f->jump), f->stub_saved);
+}
+
+static void a_block_may_lead_to_itself(void **state)
+{
+	struct jit_block *a = block_at(page_at(0x400000, CODE), 0, 4);
+	struct jit_edge *e = edge_of(a, a, FLAGS_SLOT);
+
+	jit_edge_link(&k, e, a);
+	assert_ptr_equal(leads_to(e->jump), a->entry_s);
+	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
+	assert_ptr_equal(leads_to(e->jump), e->stub_saved);
+	assert_null(a->in);
+}
+
+static void dead_blocks_are_not_linked(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	struct jit_block *a = block_at(p, 0, 4), *b = block_at(p, 100, 4);
+	struct jit_edge *e = edge_of(a, b, FLAGS_SLOT);
+
+	assert_int_equal(jit_code_invalidate(&k, CODE + 100, 1), 1);
+	jit_edge_link(&k, e, b);
+	assert_null(e->to);
+	b = block_at(p, 100, 4);
+	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
+	jit_edge_link(&k, e, b);
+	assert_null(e->to);
+	assert_null(b->in);
+}
+
+/* --- the limit --- */
+
+static void a_flush_forgets_everything(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE);
+	struct jit_block *b = block_at(p, 4090, 10);
+	uint8_t *start = b->start;
+
+	jit_cache_flush(&k);
+	assert_int_equal(k.flushes, 1);
+	assert_int_equal(k.blocks + k.straddlers, 0);
+	assert_false(jit_code_on_page(&k, CODE) || jit_code_on_page(&k, CODE + 4096));
+	assert_null(jit_cache_find(&k, jit_rx(&k, start)));
+	p = page_at(0x400000, CODE);
+	assert_int_equal(p->id, 1); /* ids start anew */
+	assert_null(jit_page_find(p, 0x400000 + 4090));
+	assert_ptr_equal(block_at(p, 0, 1)->start, start);
+}
+
+static void a_full_cache_says_so(void **state)
+{
+	uint64_t pages = 0;
+
+	while (jit_page_get(&k, pages << 12, CODE, MODE_CODE64, flat))
+		pages++;
+	assert_true(pages * sizeof(struct jit_page) <= JIT_CACHE_MIN);
+	assert_true((pages + 2) * sizeof(struct jit_page) > JIT_CACHE_MIN);
+	assert_null(jit_cache_alloc(&k, sizeof(struct jit_page)));
+	jit_cache_flush(&k);
+	assert_non_null(jit_page_get(&k, 0, CODE, MODE_CODE64, flat));
+}
+
+static void much_memory_is_given_back_when_flushed(void **state)
+{
+	uint8_t *last = NULL, *p;
+
+	jit_cache_done(&k);
+	memset(&k, 0, sizeof k);
+	assert_int_equal(jit_cache_init(&k, mem, MIB(16), &err), 0);
+	while ((p = jit_cache_alloc(&k, 4096)))
+		*(last = p) = 1;
+	jit_cache_flush(&k);
+	assert_int_equal(*last, 0); /* a page that never was */
+}
+
+static void sizes_out_of_bounds_are_refused(void **state)
+{
+	struct jit_cache other = {0};
+
+	assert_true(jit_cache_init(&other, mem, JIT_CACHE_MIN - 1, &err) < 0);
+	assert_true(jit_cache_init(&other, mem, JIT_CACHE_MAX + 1, &err) < 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_page_is_a_pair_in_one_mode),
+		TEST(blocks_are_found_by_guest_and_by_host_address),
+		TEST(a_write_kills_only_the_blocks_that_it_hits),
+		TEST(a_write_kills_through_every_mapping),
+		TEST(a_block_on_two_pages_dies_from_either),
+		TEST(the_last_chunk_of_a_page),
+		TEST(a_dead_block_leads_to_its_stubs),
+		TEST(flags_and_pages_choose_the_entry),
+		TEST(an_edge_that_must_save_flags_first_goes_through_its_stub),
+		TEST(a_dying_target_unlinks_its_edges),
+		TEST(a_dying_source_leaves_its_targets_list),
+		TEST(a_block_may_lead_to_itself),
+		TEST(dead_blocks_are_not_linked),
+		TEST(a_flush_forgets_everything),
+		TEST(a_full_cache_says_so),
+		TEST(much_memory_is_given_back_when_flushed),
+		TEST(sizes_out_of_bounds_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -72,10 +72,12 @@ static bool allowed(const struct walk *w)
 }
 
 /* Bits that must be zero in a present entry: above the physical width (the model offers
- * at most 46 bits; NX when it is off), and the low address bits of a large page. */
+ * at most 46 bits; NX when it is off), and the low address bits of a large page. Bits 52 to 62
+ * are ignored in 64-bit mode only. */
 static bool reserved_set(const struct walk *w, uint64_t e, unsigned page_shift, bool leaf)
 {
-	uint64_t mask = w->pae ? 0x000fffffffffffffull & ~(BIT(w->c->phys_bits) - 1) : 0;
+	uint64_t top = jit_long_mode(w->c) ? BIT(52) - 1 : BIT(63) - 1;
+	uint64_t mask = w->pae ? top & ~(BIT(w->c->phys_bits) - 1) : 0;
 
 	if (w->pae && !(w->c->st.efer & EFER_NXE))
 		mask |= PTE_NX;

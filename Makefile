@@ -53,6 +53,7 @@ format-check: ## names files that are not formatted
 	@scripts/format-check
 
 layering: ## holds #include lines to the table of rooms
+	@scripts/deps layering
 	@scripts/layering
 
 demo: ## from here to a shell in a guest that runs Debian's kernel; installs what is missing

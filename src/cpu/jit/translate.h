@@ -1,6 +1,6 @@
-/* translate: the state of one block's translation, shared by translate_slow.c (the block,
- * and control flow), memory_slow.c (operands in memory) and moves_slow.c (instructions that are
- * rewritten by hand). */
+/* translate: the state of one block's translation, shared by translate_slow.c (the block),
+ * decode_slow.c, branches_slow.c (control flow), memory_slow.c (operands in memory) and
+ * moves_slow.c (instructions that are rewritten by hand). */
 #pragma once
 
 #include "cpu/jit/core.h"
@@ -33,7 +33,6 @@ struct xlate {
 	ZydisDecoder decoder;
 	struct insn in[BLOCK_INSNS];
 	unsigned n;
-	bool blocked; /* the last in[] was not decoded: helper raises for it */
 	struct jit_page *page2;
 
 	struct jit_block *b;
@@ -63,10 +62,34 @@ static inline uint64_t x_next(const struct xlate *x, const struct insn *i)
 	return x_code64(x) ? next : (uint32_t)next;
 }
 
+/* A thunk's place in the writable mapping, for jumps from there. */
+static inline const uint8_t *x_thunk(const struct xlate *x, const void *rx)
+{
+	return (const uint8_t *)rx - (x->k->rx - x->k->rw);
+}
+
+/* --- decode_slow.c --- */
+/* Fills in[], n and page2 from gva. false: the cache is full. Raises what fetching the first
+ * instruction raises. */
+bool x_decode(struct xlate *x, uint64_t gva);
+bool x_ends_block(const struct insn *i);
+
+/* --- branches_slow.c --- */
+void x_exit_to(struct xlate *x, uint64_t target);
+/* Leaves for a helper that does not come back here. */
+void x_leave_to(struct xlate *x, struct emit *e, const struct insn *i, jit_helper *h, uint64_t arg);
+uint64_t x_branch_target(const struct xlate *x, const struct insn *i);
+bool x_is_past_limit(const struct xlate *x, const struct insn *i);
+void x_jcc(struct xlate *x, const struct insn *i);
+void x_jmp(struct xlate *x, const struct insn *i);
+void x_call(struct xlate *x, const struct insn *i);
+void x_ret(struct xlate *x, const struct insn *i);
+void x_loop(struct xlate *x, const struct insn *i);
+
 /* --- flags (translate_slow.c) --- */
 void x_save_flags(struct emit *e);
-void x_need_slot(
-	struct xlate *x); /* afterwards the slot holds the flags: the host's may be clobbered */
+/* Afterwards the slot holds the flags, and the host's may be clobbered. */
+void x_need_slot(struct xlate *x);
 void x_need_host(struct xlate *x); /* uses r13 */
 static inline void x_clobber(struct xlate *x)
 {

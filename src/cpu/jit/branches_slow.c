@@ -1,0 +1,277 @@
+/* branches: the ways out of a block. Direct jumps become edges, linked by the run loop the
+ * first time; indirect ones go through the jump table; both go by the run loop in step mode. */
+#include "cpu/jit/translate.h"
+
+/* jmp or jcc to target, linked later. Not in step mode. */
+static void put_edge(struct xlate *x, uint8_t *jump, uint64_t target)
+{
+	x->edge[x->edges++] = (struct jit_edge){
+		.jump = jump, .target = x_code64(x) ? target : (uint32_t)target, .flags = x->flags};
+}
+
+/* Leaves for target by way of the run loop, which steps. */
+static void step_exit(struct xlate *x, struct emit *e, uint64_t target, uint8_t flags)
+{
+	if (!(flags & FLAGS_SLOT))
+		x_save_flags(e);
+	e_store_imm(e, OFF(st.rip), x_code64(x) ? target : (uint32_t)target, R_13);
+	e_jmp_to(e, x_thunk(x, x->k->exit_lookup));
+}
+
+void x_exit_to(struct xlate *x, uint64_t target)
+{
+	if (x->step)
+		step_exit(x, &x->hot, target, x->flags);
+	else
+		put_edge(x, e_jmp(&x->hot), target);
+}
+
+static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
+{
+	if (x->step) {
+		e_jcc_to(&x->hot, cc, x->cold.p);
+		step_exit(x, &x->cold, target, x->flags);
+	} else {
+		put_edge(x, e_jcc(&x->hot, cc), target);
+	}
+}
+
+static bool has_limit(const struct xlate *x)
+{
+	return !x_code64(x) && x->cs.limit != 0xffffffff;
+}
+
+/* ja to the returned place when the address in r14 is not canonical, or past the code segment's
+ * limit: a near branch faults before it changes anything. Uses r13. */
+static uint8_t *check_target(struct xlate *x, struct emit *e)
+{
+	if (!x_code64(x)) {
+		e_alu_imm(e, false, 7, R_14, (int32_t)x->cs.limit);
+		return e_jcc(e, CC_A);
+	}
+	e_mov(e, R_13, R_14);
+	e8(e, 0x49); /* sar r13, 47: 0 or -1 */
+	e8(e, 0xc1);
+	e8(e, 0xfd);
+	e8(e, 47);
+	e_alu_imm(e, true, 0, R_13, 1);
+	e_alu_imm(e, true, 7, R_13, 1);
+	return e_jcc(e, CC_A);
+}
+
+/* Leaves for a helper that does not come back here. */
+void x_leave_to(struct xlate *x, struct emit *e, const struct insn *i, jit_helper *h, uint64_t arg)
+{
+	enum jit_helper_kind kind;
+
+	x_store_rip(x, e, i);
+	e_mov_imm(e, R_14, arg);
+	e_jmp_to(e, x_thunk(x, jit_thunk_for(x->k, h, &kind)));
+}
+
+/* Out to the run loop, for the address in r14; rSP += stack_by if that is a good one. */
+static void exit_unknown(struct xlate *x, struct emit *e, const struct insn *i, int stack_by)
+{
+	uint8_t *bad = x_code64(x) ? check_target(x, e) : NULL;
+
+	if (stack_by)
+		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
+	e_jmp_to(e, x_thunk(x, x->k->exit_indirect));
+	if (bad) {
+		e_patch(bad, e->p);
+		x_leave_to(x, e, i, h_gp, i->z.length);
+	}
+}
+
+/* To the address in r14, flags in the slot; rSP += stack_by. */
+static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
+{
+	struct emit *e = &x->hot;
+	uint32_t jump = OFF(jump) + (uint32_t)x->mmu * sizeof x->c->jump[0];
+
+	x->done = true;
+	if (has_limit(x)) {
+		e_patch(check_target(x, e), x->cold.p);
+		x_leave_to(x, &x->cold, i, h_gp, i->z.length);
+	}
+	if (!x_code64(x) && stack_by) {
+		x_stack_move(x, stack_by);
+		stack_by = 0;
+	}
+	if (x->step) {
+		exit_unknown(x, e, i, stack_by);
+		return;
+	}
+	e_mov32(e, R_13, R_14);
+	e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
+	e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
+	e8(e, 0xc1);
+	e8(e, 0xe0 | (R_13 & 7));
+	e8(e, 4);
+	e_op_base(e, true, true, 0x3b, R_14, R_13,
+		  (int32_t)(jump + offsetof(struct jit_jump, gva)));
+	e_jcc_to(e, CC_NE, x->cold.p);
+	exit_unknown(x, &x->cold, i, stack_by);
+	if (stack_by)
+		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
+	e_op_base(e, true, false, 0xff, 4, R_13, (int32_t)(jump + offsetof(struct jit_jump, code)));
+}
+
+uint64_t x_branch_target(const struct xlate *x, const struct insn *i)
+{
+	uint64_t t = x_rip(x, i) + i->z.length + i->op[0].imm.value.u;
+
+	return i->z.operand_width == 16 ? (uint16_t)t : x_code64(x) ? t : (uint32_t)t;
+}
+
+/* A direct branch past the limit faults, too. */
+bool x_is_past_limit(const struct xlate *x, const struct insn *i)
+{
+	return has_limit(x) && i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	       x_branch_target(x, i) > x->cs.limit;
+}
+
+/* The value of a near JMP's or CALL's operand, in r14. */
+static void indirect_target(struct xlate *x, const struct insn *i)
+{
+	unsigned size = i->z.operand_width / 8u;
+
+	if (i->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		x_mem(x, i, &i->op[0], SITE_READ, 0);
+		x_clobber(x);
+		x_load(x, R_14, size);
+	} else {
+		x_get(x, R_14, insn_gpr(i->op[0].reg.value));
+		if (size == 4)
+			e_mov32(&x->hot, R_14, R_14);
+		if (size == 2) { /* movzx r14d, r14w */
+			e8(&x->hot, 0x45);
+			e8(&x->hot, 0x0f);
+			e8(&x->hot, 0xb7);
+			e8(&x->hot, 0xf6);
+		}
+	}
+}
+
+void x_jcc(struct xlate *x, const struct insn *i)
+{
+	x_need_host(x);
+	if (!x_is_past_limit(x, i)) {
+		exit_cc(x, i->rule->cc, x_branch_target(x, i));
+		return;
+	}
+	e_jcc_to(&x->hot, i->rule->cc, x->cold.p);
+	if (!(x->flags & FLAGS_SLOT))
+		x_save_flags(&x->cold);
+	x_leave_to(x, &x->cold, i, h_gp, i->z.length);
+}
+
+void x_jmp(struct xlate *x, const struct insn *i)
+{
+	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		x_exit_to(x, x_branch_target(x, i));
+		x->done = true;
+		return;
+	}
+	x_need_slot(x);
+	indirect_target(x, i);
+	x_clobber(x);
+	exit_indirect(x, i, 0);
+}
+
+void x_call(struct xlate *x, const struct insn *i)
+{
+	bool direct = i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	unsigned size = i->z.operand_width / 8u;
+
+	x_need_slot(x);
+	if (!direct) {
+		indirect_target(x, i);
+		e_store(&x->hot, OFF(tmp[0]), R_14);
+		if (x_code64(x) || has_limit(x)) {
+			e_patch(check_target(x, &x->hot), x->cold.p);
+			x_leave_to(x, &x->cold, i, h_gp, i->z.length);
+		}
+	}
+	x_stack(x, i, -(int)size, size, SITE_WRITE);
+	x_clobber(x);
+	e_mov_imm(&x->hot, R_13, x_next(x, i));
+	x_store(x, R_13, size);
+	x_stack_move(x, -(int)size);
+	x_written(x);
+	if (direct) {
+		x_exit_to(x, x_branch_target(x, i));
+		x->done = true;
+	} else {
+		e_load(&x->hot, R_14, OFF(tmp[0]));
+		exit_indirect(x, i, 0);
+	}
+}
+
+void x_ret(struct xlate *x, const struct insn *i)
+{
+	unsigned size = i->z.operand_width / 8u, drop = 0;
+
+	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	    i->op[0].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+		drop = (uint16_t)i->op[0].imm.value.u;
+	x_need_slot(x);
+	x_stack(x, i, 0, size, SITE_READ);
+	x_clobber(x);
+	x_load(x, R_14, size);
+	exit_indirect(x, i, (int)(size + drop));
+}
+
+/* LOOPcc and JrCXZ: no flags change, so the count is tested by JRCXZ (JECXZ). 16-bit counts
+ * go through r13. */
+void x_loop(struct xlate *x, const struct insn *i)
+{
+	struct emit *e = &x->hot;
+	unsigned width = i->z.address_width;
+	ZydisMnemonic m = i->z.mnemonic;
+	bool counts =
+		m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE;
+	uint8_t *zero, *over;
+
+	if (m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE)
+		x_need_host(x);
+	if (counts && width == 16) {
+		e_lea(e, false, R_13, R_CX, R_NONE, 1, -1);
+		e8(e, 0x66);
+		e_rr(e, false, 0x89, R_CX, R_13);
+	} else if (counts) {
+		e_lea(e, width == 64, R_CX, R_CX, R_NONE, 1, -1);
+	}
+	if (width == 16) { /* test CX alone, with RCX put aside */
+		e_mov(e, R_14, R_CX);
+		e8(e, 0x0f); /* movzx ecx, cx */
+		e8(e, 0xb7);
+		e8(e, 0xc9);
+		e8(e, 0xe3); /* jrcxz */
+		zero = e->p++;
+		e_mov(e, R_CX, R_14);
+	} else {
+		if (width == 32)
+			e8(e, 0x67);
+		e8(e, 0xe3);
+		zero = e->p++;
+	}
+	/* count not zero */
+	if (!counts) {
+		e8(e, 0xeb);
+		over = e->p++;
+	} else {
+		if (m == ZYDIS_MNEMONIC_LOOP)
+			x_exit_to(x, x_branch_target(x, i));
+		else
+			exit_cc(x, m == ZYDIS_MNEMONIC_LOOPE ? CC_E : CC_NE, x_branch_target(x, i));
+		e8(e, 0xeb);
+		over = e->p++;
+	}
+	*zero = (uint8_t)(e->p - zero - 1);
+	if (width == 16)
+		e_mov(e, R_CX, R_14);
+	if (!counts)
+		x_exit_to(x, x_branch_target(x, i));
+	*over = (uint8_t)(e->p - over - 1);
+}

@@ -236,6 +236,11 @@ static bool saw_syscall(const struct probe_raw *raw)
 	       raw->seen.sysret_cs == PROBE_USER_CS;
 }
 
+static bool stays_in_ring3(const struct probe_raw *raw)
+{
+	return raw->step >= STEP_SYSCALL && (raw->seen.syscall_cs & 3) == 3;
+}
+
 static bool saw_interrupt(const struct probe_raw *raw)
 {
 	return raw->step > STEP_EXTERNAL && raw->seen.external == 1;
@@ -246,7 +251,7 @@ static const char *find_wrong(const struct probe_raw *raw)
 {
 	if (raw->step > STEP_PAGE_FAULT && !saw_page_fault(raw))
 		return "a page fault brings a wrong error code or CR2";
-	if (raw->step >= STEP_SYSCALL && (raw->seen.syscall_cs & 3) == 3)
+	if (stays_in_ring3(raw))
 		return "SYSCALL from user mode stays in user mode";
 	if (raw->step > STEP_SYSCALL && !saw_syscall(raw))
 		return "SYSCALL/SYSRET do not reach the rings they should";
@@ -448,6 +453,7 @@ void kvm_judge(const struct probe_raw *raw, struct kvm_finding *f)
 		.has_page_fault = saw_page_fault(raw),
 		.has_interrupt = saw_interrupt(raw),
 		.has_syscall = saw_syscall(raw),
+		.emulates_ring0 = stays_in_ring3(raw),
 	};
 	if (raw->open_errno) {
 		say_unopened(raw, f);

@@ -15,6 +15,7 @@ struct kvm_finding {
 	char line[200];      /* one line for people: what was found, and why it is (not) taken */
 	uint64_t insn_per_s; /* ring 0, measured; 0 when it never came so far */
 	bool has_page_fault, has_interrupt, has_syscall; /* worked as the manual says */
+	bool emulates_ring0; /* SYSCALL from ring 3 stays there: there is no ring 0 under it */
 };
 
 void kvm_probe(struct kvm_finding *f);

@@ -67,6 +67,7 @@ static void syscall_that_stays_in_ring_3_is_broken(void **unused)
 	assert_int_equal(judge(raw).verdict, KVM_BROKEN);
 	assert_non_null(strstr(judge(raw).line, "SYSCALL from user mode stays in user mode"));
 	assert_false(judge(raw).has_syscall);
+	assert_true(judge(raw).emulates_ring0);
 	assert_true(judge(raw).has_page_fault);
 }
 

@@ -176,10 +176,37 @@ static bool run_case(const struct engine *engine, const struct engine_case *c, e
 	return ok;
 }
 
+/* Hosts that emulate ring 0 may have no paging outside long mode: the first instruction ends in a
+ * triple fault. */
+static bool has_paging32(const struct engine *engine)
+{
+	static const struct engine_case nothing = {"nothing", BIT(CASE_PAGED), "\x90", 1};
+	static struct x86_state start, stop;
+	struct vm *vm = calloc(1, sizeof *vm);
+	struct longmode lm;
+	struct err e = {0};
+	bool has = true;
+
+	if (vm && vm_init(vm, engine, MIB(8), &e) == 0) {
+		longmode_init(&lm, vm);
+		make_tables(&lm);
+		put_code(vm, &nothing);
+		start_state(&lm, &nothing, CASE_PAGED, &start);
+		has = vm_run(vm, &start, &stop, 5, &e) != VM_SHUTDOWN || stop.rip != CASE_CODE;
+	}
+	if (vm)
+		vm_done(vm);
+	free(vm);
+	if (!has)
+		printf("this host's KVM has no 32-bit paging: those modes are left out\n");
+	return has;
+}
+
 int main(int argc, char **argv)
 {
 	const struct engine *engine = argc >= 2 ? vm_engine(argv[1]) : NULL;
-	unsigned passed = 0, failed = 0;
+	unsigned passed = 0, failed = 0, left_out = 0;
+	enum vm_host host;
 
 	if (argc < 2) {
 		fprintf(stderr, "usage: cases jit|kvm [NAME]\n");
@@ -189,13 +216,17 @@ int main(int argc, char **argv)
 		printf("engine %s is not in this build\n", argv[1]);
 		return 77;
 	}
-	if (!vm_engine_usable(engine))
+	host = vm_host(engine);
+	if (host == VM_HOST_UNFIT)
 		return 77;
+	if (host == VM_HOST_ODD && !has_paging32(engine))
+		left_out = BIT(CASE_PAGED) | BIT(CASE_PAE);
 	for (unsigned i = 0; i < engine_case_count; i++)
 		for (enum case_mode m = 0; m < CASE_MODES; m++) {
 			const struct engine_case *c = &engine_cases[i];
 
-			if (!(c->modes & BIT(m)) || (argc > 2 && !strstr(c->name, argv[2])))
+			if (!(c->modes & ~left_out & BIT(m)) ||
+			    (argc > 2 && !strstr(c->name, argv[2])))
 				continue;
 			if (run_case(engine, c, m))
 				passed++;

@@ -25,17 +25,17 @@ const struct engine *vm_engine(const char *name)
 	return NULL;
 }
 
-bool vm_engine_usable(const struct engine *engine)
+enum vm_host vm_host(const struct engine *engine)
 {
 	struct kvm_finding f;
 
 	if (strcmp(engine->name, "kvm") || getenv("HOLON_FORCE"))
-		return true;
+		return VM_HOST_FIT;
 	kvm_probe(&f);
 	if (f.verdict == KVM_USABLE || f.verdict == KVM_SLOW)
-		return true;
+		return VM_HOST_FIT;
 	printf("%s\n", f.line);
-	return false;
+	return f.verdict == KVM_BROKEN && f.emulates_ring0 ? VM_HOST_ODD : VM_HOST_UNFIT;
 }
 
 /* --- the bus's regions --- */

@@ -59,6 +59,8 @@ enum vm_end vm_run(struct vm *vm, const struct x86_state *start, struct x86_stat
 /* The engine of a name that this build and host have, or NULL. */
 const struct engine *vm_engine(const char *name);
 
-/* False where the probe says that this host's KVM is none, and prints its line: what fails
- * there is not ours. Slow is fine. HOLON_FORCE=1 in the environment overrides it. */
-bool vm_engine_usable(const struct engine *engine);
+/* What the probe says of this host for an engine, whose line it prints unless it is fit; slow is
+ * fit. ODD: KVM opens and runs guests, but emulates their ring 0: what differs there must be
+ * named (oddity.h). HOLON_FORCE=1 in the environment makes every host fit. */
+enum vm_host { VM_HOST_FIT, VM_HOST_ODD, VM_HOST_UNFIT };
+enum vm_host vm_host(const struct engine *engine);

@@ -48,7 +48,7 @@ int main(int argc, char **argv)
 		printf("engine %s is not in this build\n", argv[1]);
 		return 77;
 	}
-	if (!vm_engine_usable(engine))
+	if (vm_host(engine) == VM_HOST_UNFIT)
 		return 77;
 	r = run_guest(vm, engine, argv[2], &e);
 	if (r < 0)

@@ -366,6 +366,17 @@ static void rare_accesses(volatile uint64_t *watched)
 	steps = 0;
 	__asm__ volatile("sgdt (%0)" ::"r"(watched - 1) : "memory");
 	check_eq("SGDT", steps, 1);
+	steps = 0;
+	wr_cr4(rd_cr4() | 8); /* DE */
+	wr_dr(0, 0xe1);
+	wr_dr(7, 0x402 | 2 << 16); /* G0, port, 1 byte */
+	outb(0xe0, 0);
+	check_eq("other port", steps, 0);
+	__asm__ volatile("out %%ax, $0xe0; in $0xe1, %%al" ::"a"(0));
+	check_eq("port", steps, 2);
+	wr_cr4(rd_cr4() & ~8ull);
+	wr_dr(0, (uint64_t)watched);
+	wr_dr(7, 0x402 | 3 << 16 | 2 << 18);
 	watched[0] = 0x10;
 	steps = 0;
 	on_trap = 0;

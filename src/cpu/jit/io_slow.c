@@ -27,13 +27,28 @@ static uint16_t port_of(const struct jit_cpu *c, uint64_t arg)
 	return (uint16_t)(ARG_R1(arg) ? c->st.gpr[X86_RDX] : ARG_IMM(arg));
 }
 
+/* All ports are reached through these two. */
+static uint64_t port_read(struct jit_cpu *c, uint16_t port, unsigned size)
+{
+	if (c->st.dr7 & 0xff)
+		jit_watch_port(c, port, size);
+	return bus_read(c->env->bus, BUS_PIO, port, size);
+}
+
+static void port_write(struct jit_cpu *c, uint16_t port, uint64_t v, unsigned size)
+{
+	if (c->st.dr7 & 0xff)
+		jit_watch_port(c, port, size);
+	bus_write(c->env->bus, BUS_PIO, port, v, size);
+}
+
 static __attribute__((noinline)) void in_body(struct jit_cpu *c, uint64_t arg)
 {
 	unsigned size = ARG_SIZE(arg);
 	uint16_t port = port_of(c, arg);
 
 	check_ports(c, port, size);
-	gpr_write(c, X86_RAX, bus_read(c->env->bus, BUS_PIO, port, size), size);
+	gpr_write(c, X86_RAX, port_read(c, port, size), size);
 }
 
 void h_in(struct jit_cpu *c, uint64_t arg)
@@ -48,7 +63,7 @@ static __attribute__((noinline)) void out_body(struct jit_cpu *c, uint64_t arg)
 	uint16_t port = port_of(c, arg);
 
 	check_ports(c, port, size);
-	bus_write(c->env->bus, BUS_PIO, port, gpr_read(c, X86_RAX, size), size);
+	port_write(c, port, gpr_read(c, X86_RAX, size), size);
 }
 
 void h_out(struct jit_cpu *c, uint64_t arg)
@@ -64,7 +79,7 @@ static void ins_once(struct jit_cpu *c, uint16_t port, unsigned size, unsigned a
 	uint64_t gva = jit_seg_addr(c, X86_ES, di, size, ACC_WRITE);
 
 	jit_probe(c, c->mmu, gva, size, ACC_WRITE);
-	jit_write(c, c->mmu, gva, bus_read(c->env->bus, BUS_PIO, port, size), size);
+	jit_write(c, c->mmu, gva, port_read(c, port, size), size);
 	di = c->st.rflags & RFLAGS_DF ? di - size : di + size;
 	gpr_write(c, X86_RDI, di, asize);
 }
@@ -75,7 +90,7 @@ static void outs_once(struct jit_cpu *c, uint16_t port, unsigned size, unsigned 
 	uint64_t si = gpr_read(c, X86_RSI, asize);
 	uint64_t v = jit_read(c, c->mmu, jit_seg_addr(c, seg, si, size, ACC_READ), size);
 
-	bus_write(c->env->bus, BUS_PIO, port, v, size);
+	port_write(c, port, v, size);
 	si = c->st.rflags & RFLAGS_DF ? si - size : si + size;
 	gpr_write(c, X86_RSI, si, asize);
 }

@@ -180,6 +180,7 @@ enum jit_access { ACC_READ = 0, ACC_WRITE = 1, ACC_FETCH = 2 };
 
 /* An access touches data breakpoints (17.2.4); those here see to it by themselves. */
 void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned len, bool write);
+void jit_watch_port(struct jit_cpu *c, uint16_t port, unsigned size);
 
 uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size);
 void jit_write(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint64_t v, unsigned size);

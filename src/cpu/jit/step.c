@@ -7,7 +7,8 @@
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
 
-void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
+/* kinds: bit n for R/W field n (17.2.4) */
+static void touch(struct jit_cpu *c, uint64_t addr, unsigned size, unsigned kinds)
 {
 	static const uint8_t lens[] = {1, 2, 8, 4};
 
@@ -16,11 +17,22 @@ void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned size, bool write)
 			 len = lens[c->st.dr7 >> (18 + 4 * n) & 3];
 		uint64_t at = c->st.dr[n] & ~(uint64_t)(len - 1);
 
-		if (!(c->st.dr7 >> (2 * n) & 3) || kind == 0 || kind == 2 || (kind == 1 && !write))
+		if (!(c->st.dr7 >> (2 * n) & 3) || !(kinds >> kind & 1))
 			continue;
-		if (gva < at + len && at < gva + size)
+		if (addr < at + len && at < addr + size)
 			c->dr6_hits |= (uint8_t)BIT(n);
 	}
+}
+
+void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned len, bool write)
+{
+	touch(c, gva, len, write ? BIT(1) | BIT(3) : BIT(3));
+}
+
+void jit_watch_port(struct jit_cpu *c, uint16_t port, unsigned size)
+{
+	if (c->st.cr4 & CR4_DE)
+		touch(c, port, size, BIT(2));
 }
 
 /* The access of the instruction under way: #SS for one by RSP or RBP, else #GP. */

@@ -175,6 +175,7 @@ static int run_attached(struct session *s, struct machine_result *result, struct
 static int run_machine(struct session *s, const struct machine_config *c,
 		       struct machine_result *result, struct err *e)
 {
+	char stats[200];
 	int r;
 
 	tty_mode_guard();
@@ -183,6 +184,9 @@ static int run_machine(struct session *s, const struct machine_config *c,
 		return r;
 	log_info("engine %s: %s", machine_engine(s->machine), machine_engine_reason(s->machine));
 	r = run_attached(s, result, e);
+	machine_engine_stats(s->machine, stats, sizeof stats);
+	if (*stats)
+		log_debug("engine %s: %s", machine_engine(s->machine), stats);
 	machine_free(s->machine);
 	return r;
 }

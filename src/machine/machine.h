@@ -50,6 +50,10 @@ void machine_free(struct machine *m); /* accepts NULL; not while machine_run run
 const char *machine_engine(const struct machine *m);
 const char *machine_engine_reason(const struct machine *m);
 
+/* One line for people on what the engine did since the last reset; empty where it counts nothing.
+ * Not while machine_run runs. */
+void machine_engine_stats(const struct machine *m, char *to, uint32_t len);
+
 /* Runs the VM, once, on this thread's loop and its own vCPU threads until it ends; reboots in
  * between unless no_reboot. END_ERROR comes with a negative return and its cause in e. */
 WARN_UNUSED int machine_run(struct machine *m, struct machine_result *r, struct err *e);

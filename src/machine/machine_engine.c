@@ -114,3 +114,10 @@ void machine_free_engine(struct machine *m)
 		m->engine->vm_free(m->vm);
 	m->vm = NULL;
 }
+
+void machine_engine_stats(const struct machine *m, char *to, uint32_t len)
+{
+	*to = 0;
+	if (m->vm && m->engine->stats)
+		m->engine->stats(m->vm, to, len);
+}

@@ -14,11 +14,11 @@ void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes)
 
 void jit_cache_flush(struct jit_cache *k)
 {
-	jit_cache_release(k);
 	for (struct jit_page **h = k->hash; h < k->hash + PAGE_HASH; h++)
 		for (struct jit_page *p = *h; p; p = p->next_hash)
 			k->phys[p->gpa >> 12] = NULL;
 	jit_zero(k->hash, sizeof k->hash);
+	jit_cache_release(k); /* of which the pages above were part */
 	k->hot = k->hot_start;
 	k->cold = k->cold_start;
 	k->arena_at = k->arena;

@@ -342,10 +342,12 @@ static void much_memory_is_given_back_when_flushed(void **state)
 	jit_cache_done(&k);
 	memset(&k, 0, sizeof k);
 	assert_int_equal(jit_cache_init(&k, mem, MIB(16), &err), 0);
+	(void)block_at(page_at(0x400000, CODE), 0, 4);
 	while ((p = jit_cache_alloc(&k, 4096)))
 		*(last = p) = 1;
 	jit_cache_flush(&k);
 	assert_int_equal(*last, 0); /* a page that never was */
+	assert_false(jit_code_on_page(&k, CODE));
 }
 
 static void sizes_out_of_bounds_are_refused(void **state)

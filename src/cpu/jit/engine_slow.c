@@ -1,6 +1,7 @@
 /* engine: the JIT behind the engine table: making and freeing, state in and out, sleeping. */
 #include <errno.h>
 #include <linux/futex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -242,6 +243,16 @@ static int store(struct vcpu *v, struct x86_state *s, struct err *e)
 	return 0;
 }
 
+static void stats(struct engine_vm *base, char *to, uint32_t len)
+{
+	const struct jit_cache *k = &to_vm(base)->cache;
+
+	snprintf(to, len,
+		 "%lu blocks translated, %lu of them dropped; the code cache was full %lu times",
+		 (unsigned long)k->translated, (unsigned long)k->invalidated,
+		 (unsigned long)k->flushes);
+}
+
 const struct engine engine_jit = {
 	.name = "jit",
 	.vm_new = vm_new,
@@ -255,4 +266,5 @@ const struct engine engine_jit = {
 	.load = load,
 	.store = store,
 	.tsc = guest_tsc,
+	.stats = stats,
 };

@@ -12,7 +12,7 @@
 static const struct odd_line {
 	const char *start, *why;
 } odd_lines[] = {
-#define INT_N  "INT n in ring 3 is #UD"
+#define INT_N  "INT n in ring 3 is #UD or #PF"
 #define GP_UD  "a #GP in ring 3 or at an IRET that the emulator lacks is #UD"
 #define SYSCAL "SYSCALL from ring 3 stays in ring 3"
 #define DEBUG  "no debug trap but plain single steps"
@@ -50,6 +50,10 @@ static const struct odd_line {
 	{"rings: DPL 0 gate: got 0x6, want 0xd", INT_N},
 	{"rings: POPF: got 0x6, want 0x80", INT_N},
 	{"BCD: aad $16 flags: got 0x0, want 0x80", "AAD's flags are those of 32 bits"},
+	{"code segments with a base: walk: got 0xe, want 0x80", INT_N},
+	{"code segments with a base: INT's return address: ", INT_N},
+	{"code segment limits: walk: got 0xe, want 0x80", INT_N},
+	{"code segment limits: INT's return address: ", INT_N},
 	{"32-bit paging: switched on: got 0x1, want 0x0", "no paging outside long mode"},
 	{"PAE: switched on: got 0x1, want 0x0", "no paging outside long mode"},
 	{"SYSCALL and SYSRET: ", SYSCAL},

@@ -6,12 +6,14 @@ The programs (tests/system/programs) are static, and print nothing that depends 
 beyond the processor's features, which a guest shares with its host."""
 
 import os
+import re
 import subprocess
 import sys
 import unittest
 
 import boot_test
 from boot_test import MOUNTS
+from harness import ENGINE
 
 PROGRAMS = []
 
@@ -32,12 +34,16 @@ class Programs(boot_test.GuestKernel):
             guest = out.split(f"begin-{name}\n")[1].split(f"end-{name}\n")[0]
             with self.subTest(name):
                 self.assertEqual(guest, host)
+        return err
 
     def test_same_output_as_on_the_host(self):
         self.same_output()
 
     def test_with_a_code_cache_that_is_full_all_the_time(self):
-        self.same_output("--jit-cache", "2M")
+        err = self.same_output("--jit-cache", "2M", "--log-level", "debug")
+        if ENGINE == "jit":
+            full = int(re.search(r"cache was full (\d+) times", err)[1])
+            self.assertGreater(full, 50, err)
 
     def test_busybox(self):
         script = ("seq 1 20000 | sha256sum; seq 1 5000 | sort -r | md5sum; "

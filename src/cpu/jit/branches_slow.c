@@ -5,8 +5,13 @@
 /* jmp or jcc to target, linked later. Not in step mode. */
 static void put_edge(struct xlate *x, uint8_t *jump, uint64_t target)
 {
-	x->edge[x->edges++] = (struct jit_edge){
-		.jump = jump, .target = x_code64(x) ? target : (uint32_t)target, .flags = x->flags};
+	x->edge[x->edges] = (struct jit_edge){
+		.target = x_code64(x) ? target : (uint32_t)target,
+		.jump = (uint16_t)(jump - x->b.start),
+		.index = (uint8_t)x->edges,
+		.flags = x->flags,
+	};
+	x->edges++;
 }
 
 /* Leaves for target by way of the run loop, which steps. */

@@ -21,7 +21,7 @@ void jit_cache_flush(struct jit_cache *k)
 	jit_cache_release(k); /* of which the pages above were part */
 	k->hot = k->hot_start;
 	k->cold = k->cold_start;
-	k->arena_at = k->arena;
+	k->arena_at = k->arena + ARENA_FIRST;
 	k->blocks = 0;
 	k->straddlers = 0;
 	k->next_id = 0;
@@ -66,18 +66,23 @@ struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint
 	return p;
 }
 
-static struct jit_block *const *bucket_of(const struct jit_page *p, uint64_t gva)
+static unsigned block_bucket(uint64_t gva)
 {
-	return &p->bucket[(gva ^ gva >> 6) % PAGE_BUCKETS];
+	return (gva ^ gva >> 4 ^ gva >> 8) % PAGE_BUCKETS;
 }
 
-struct jit_block *jit_page_find(const struct jit_page *p, uint64_t gva)
+struct jit_block *jit_page_find(const struct jit_cache *k, const struct jit_page *p, uint64_t gva)
 {
-	struct jit_block *b = *bucket_of(p, gva);
+	struct jit_block *b = jit_at(k, p->bucket[block_bucket(gva)]);
 
 	while (b && b->gva != gva)
-		b = b->next;
+		b = jit_at(k, b->next);
 	return b;
+}
+
+static struct jit_page *page_of(const struct jit_cache *k, const struct jit_block *b)
+{
+	return jit_at(k, b->page);
 }
 
 static uint64_t chunk_bits(unsigned off, unsigned len)
@@ -95,16 +100,17 @@ static unsigned first_part(const struct jit_block *b)
 
 void jit_block_publish(struct jit_cache *k, struct jit_block *b)
 {
-	struct jit_block **bucket = (struct jit_block **)bucket_of(b->page, b->gva);
+	jit_ref *bucket = &page_of(k, b)->bucket[block_bucket(b->gva)];
+	const struct jit_page *page2 = jit_at(k, b->page2);
 
 	b->next = *bucket;
-	*bucket = b;
-	k->phys[b->page->gpa >> 12]->chunks |= chunk_bits(b->gva & 0xfff, first_part(b));
-	if (b->page2) {
-		k->phys[b->page2->gpa >> 12]->chunks |= chunk_bits(0, b->guest_len - first_part(b));
+	*bucket = jit_ref_to(k, b);
+	k->phys[page_of(k, b)->gpa >> 12]->chunks |= chunk_bits(b->gva & 0xfff, first_part(b));
+	if (page2) {
+		k->phys[page2->gpa >> 12]->chunks |= chunk_bits(0, b->guest_len - first_part(b));
 		k->straddler[k->straddlers++] = b;
 	}
-	k->block[k->blocks++] = b;
+	k->block[k->blocks++] = jit_ref_to(k, b);
 	k->translated++;
 }
 
@@ -115,7 +121,7 @@ struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc)
 
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
-		struct jit_block *b = k->block[mid];
+		struct jit_block *b = jit_at(k, k->block[mid]);
 
 		if (at < b->start)
 			hi = mid;
@@ -134,70 +140,88 @@ static void put_jump(uint8_t *at, const uint8_t *target)
 	e_jmp_to(&e, target);
 }
 
+void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct emit *to)
+{
+	e_mov_imm(to, R_14, jit_ref_to(k, e));
+	e_jmp_to(to, (const uint8_t *)k->exit_edge - (k->rx - k->rw));
+}
+
+static uint8_t *jump_of(const struct jit_edge *e)
+{
+	return jit_edge_from(e)->start + e->jump;
+}
+
 void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 {
-	bool same_page = b->page == e->from->page && !b->page2;
+	const struct jit_block *from = jit_edge_from(e);
+	bool same_page = b->page == from->page && !b->page2;
 	const uint8_t *to;
 
-	if (e->to || !b->valid || !e->from->valid)
+	if (e->to || !b->valid || !from->valid)
 		return;
 	if ((e->flags & FLAGS_HOST) && b->needs_host_flags && same_page) {
-		to = b->entry_h;
+		to = b->start + b->entry_h;
 	} else if (e->flags & FLAGS_SLOT) {
-		to = same_page ? b->entry_s : b->guard;
+		to = b->start + (same_page ? b->entry_s : b->guard);
 	} else if (!b->needs_host_flags) {
-		to = b->entry_h; /* saves the flags and falls into the guard */
+		to = b->start + b->entry_h; /* saves the flags and falls into the guard */
 	} else {
-		__builtin_memcpy(e->stub_bytes, e->stub_saved, sizeof e->stub_bytes);
-		put_jump(e->stub_saved, same_page ? b->entry_s : b->guard);
+		put_jump(jit_edge_stub(k, e, true), b->start + (same_page ? b->entry_s : b->guard));
 		e->glued = true;
 		to = NULL;
 	}
 	if (to)
-		e_patch(e->jump, to);
-	e->to = b;
+		e_patch(jump_of(e), to);
+	e->to = jit_ref_to(k, b);
 	e->next_in = b->in;
-	b->in = e;
+	b->in = jit_ref_to(k, e);
 }
 
-static void edge_unlink(struct jit_edge *e)
+static void edge_unlink(struct jit_cache *k, struct jit_edge *e)
 {
+	struct emit stub = {jit_edge_stub(k, e, true)};
+
 	if (e->glued)
-		__builtin_memcpy(e->stub_saved, e->stub_bytes, sizeof e->stub_bytes);
+		jit_edge_ask(k, e, &stub);
 	else
-		e_patch(e->jump, e->flags & FLAGS_SLOT ? e->stub_saved : e->stub);
+		e_patch(jump_of(e), jit_edge_stub(k, e, false));
 	e->glued = false;
-	e->to = NULL;
+	e->to = 0;
+}
+
+/* Takes e out of the edges into the block that it leads to. */
+static void edge_forget(struct jit_cache *k, struct jit_edge *e)
+{
+	struct jit_block *to = jit_at(k, e->to);
+	jit_ref *in = &to->in, self = jit_ref_to(k, e);
+
+	while (*in && *in != self)
+		in = &((struct jit_edge *)jit_at(k, *in))->next_in;
+	if (*in)
+		*in = e->next_in;
+	e->to = 0;
 }
 
 /* A dead block can still be entered, by an indirect jump or from itself: it leads to its
  * look-up stubs from now on. */
 static void block_kill(struct jit_cache *k, struct jit_block *b)
 {
-	struct jit_block **link = (struct jit_block **)bucket_of(b->page, b->gva);
+	jit_ref *link = &page_of(k, b)->bucket[block_bucket(b->gva)], self = jit_ref_to(k, b);
 
-	while (*link != b)
-		link = &(*link)->next;
+	while (*link != self)
+		link = &((struct jit_block *)jit_at(k, *link))->next;
 	*link = b->next;
-	for (struct jit_edge *e = b->in, *next; e; e = next) {
-		next = e->next_in;
-		edge_unlink(e);
+	for (struct jit_edge *e = jit_at(k, b->in), *next; e; e = next) {
+		next = jit_at(k, e->next_in);
+		edge_unlink(k, e);
 	}
-	b->in = NULL;
-	for (unsigned i = 0; i < b->edges; i++) {
-		struct jit_edge *e = &b->edge[i], **in;
-
-		if (!e->to)
-			continue;
-		for (in = &e->to->in; *in && *in != e; in = &(*in)->next_in)
-			;
-		if (*in)
-			*in = e->next_in;
-		e->to = NULL;
-	}
-	put_jump(b->entry_h, b->stub_h);
-	put_jump(b->guard, b->stub_s);
-	put_jump(b->entry_s, b->stub_s);
+	b->in = 0;
+	for (struct jit_edge *e = jit_edges(b); e < jit_edges(b) + b->edges; e++)
+		if (e->to)
+			edge_forget(k, e);
+	put_jump(b->start + b->entry_h, jit_block_stub(k, b, false));
+	put_jump(b->start + b->guard, jit_block_stub(k, b, true));
+	put_jump(b->start + b->entry_s, jit_block_stub(k, b, true));
 	b->valid = false;
 	k->invalidated++;
 }
@@ -220,10 +244,10 @@ static unsigned page_invalidate(struct jit_cache *k, struct jit_page *p, unsigne
 	unsigned killed = 0;
 
 	for (unsigned i = 0; i < PAGE_BUCKETS; i++) {
-		for (struct jit_block *b = p->bucket[i], *next; b; b = next) {
+		for (struct jit_block *b = jit_at(k, p->bucket[i]), *next; b; b = next) {
 			unsigned at = b->gva & 0xfff, n = first_part(b);
 
-			next = b->next;
+			next = jit_at(k, b->next);
 			if (at < off + len && off < at + n) {
 				block_kill(k, b);
 				killed++;
@@ -245,7 +269,7 @@ static unsigned straddlers_invalidate(struct jit_cache *k, gpa_t gpa, unsigned o
 		struct jit_block *b = k->straddler[i];
 		unsigned tail;
 
-		if (!b->valid || b->page2->gpa != gpa)
+		if (!b->valid || ((struct jit_page *)jit_at(k, b->page2))->gpa != gpa)
 			continue;
 		tail = b->guest_len - first_part(b);
 		if (off < tail) {

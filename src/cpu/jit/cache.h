@@ -26,21 +26,25 @@
 /* Where the guest's arithmetic flags are. Both may hold. */
 enum { FLAGS_HOST = 1, FLAGS_SLOT = 2 };
 
+/* There are tens of thousands of blocks and edges, so they refer to each other by 32 bits: an
+ * offset from the arena's start, 0 for none. A block, its edges and its sites are one piece. */
+typedef uint32_t jit_ref;
+#define ARENA_FIRST 8 /* the first offset that is given out */
+
 struct jit_edge {
-	struct jit_block *from, *to; /* to: NULL while unlinked */
-	struct jit_edge *next_in;    /* other edges into to */
-	uint64_t target;             /* RIP */
-	uint8_t *jump;               /* displacement to patch; writable mapping, as the two below */
-	uint8_t *stub;               /* entered with flags in the host */
-	uint8_t *stub_saved;         /* entered with flags in the slot */
-	uint8_t stub_bytes[16];      /* what stood at stub_saved before linking overwrote it */
-	uint8_t flags;               /* FLAGS_* at the jump */
-	bool glued;                  /* linked through the stub (flags had to be saved first) */
+	uint64_t target;   /* RIP */
+	jit_ref to;        /* block; 0 while unlinked */
+	jit_ref next_in;   /* other edges into to */
+	uint32_t stub;     /* entered with flags in the host (or where they are); offset from rw */
+	uint16_t jump;     /* displacement to patch, from the block's start */
+	uint8_t index : 5; /* among the block's edges */
+	uint8_t flags : 2; /* FLAGS_* at the jump */
+	uint8_t glued : 1; /* linked through the stub (flags had to be saved first) */
 };
 
 /* For each guest instruction that can trap natively: from host to guest. */
 struct jit_site {
-	uint32_t host_off;  /* end of the instruction's host code, from the block's start */
+	uint16_t host_off;  /* of the instruction's host code, from the block's start */
 	uint16_t guest_off; /* of its first byte, from the block's gva */
 	uint8_t flags;      /* FLAGS_* when the copied instruction runs */
 	uint8_t borrow;     /* host register saved in tmp[3] meanwhile, or R_NONE */
@@ -48,33 +52,31 @@ struct jit_site {
 
 struct jit_block {
 	uint64_t gva;
-	struct jit_page *page, *page2; /* page2: where a last instruction that straddles ends */
-	struct jit_block *next;        /* in page's bucket */
-	uint8_t *guard, *entry_s, *entry_h; /* entries, writable mapping */
-	uint8_t *stub_h, *stub_s;           /* exits that look this block's gva up anew */
-	uint8_t *start;                     /* of its hot code */
-	uint32_t hot_len;
-	uint16_t guest_len, sites, edges;
-	bool valid, needs_host_flags; /* entry_h leads straight to the body */
-	struct jit_edge *edge;
-	struct jit_site *site;
-	struct jit_edge *in;
+	uint8_t *start;      /* of its hot code, writable mapping */
+	jit_ref page, page2; /* page2: where a last instruction that straddles ends */
+	jit_ref next;        /* in page's bucket */
+	jit_ref in;          /* edges that lead here */
+	uint32_t stub;       /* exits that look this block's gva up anew; offset from rw */
+	uint16_t hot_len, guest_len;
+	uint8_t guard, entry_s, entry_h; /* entries, from start */
+	uint8_t sites, edges;
+	bool valid : 1, needs_host_flags : 1; /* entry_h leads straight to the body */
 };
 
-#define PAGE_BUCKETS 64
+#define PAGE_BUCKETS 16
 struct jit_page {
 	uint64_t gva; /* page-aligned */
 	gpa_t gpa;
 	uint32_t mode, id;
 	struct jit_cs cs;
 	struct jit_page *next_hash, *next_phys;
-	struct jit_block *bucket[PAGE_BUCKETS];
+	jit_ref bucket[PAGE_BUCKETS]; /* blocks */
 };
 
-/* The guest's RIP at the block's first instruction. */
-static inline uint64_t jit_block_rip(const struct jit_block *b)
+/* The guest's RIP at gva. */
+static inline uint64_t jit_page_rip(const struct jit_page *p, uint64_t gva)
 {
-	return b->page->cs.base ? (uint32_t)(b->gva - b->page->cs.base) : b->gva;
+	return p->cs.base ? (uint32_t)(gva - p->cs.base) : gva;
 }
 
 struct jit_phys { /* a physical page that code was translated from */
@@ -96,7 +98,7 @@ struct jit_cache {
 	uint64_t phys_count;
 	struct jit_page *hash[PAGE_HASH];
 	uint32_t next_id; /* of code pages; an id is unique until the next flush, and never 0 */
-	struct jit_block **block; /* in order of start, for jit_cache_find */
+	jit_ref *block;   /* in order of start, for jit_cache_find */
 	uint32_t blocks, blocks_max;
 	struct jit_block **straddler; /* blocks with a page2 */
 	uint32_t straddlers;
@@ -127,6 +129,49 @@ static inline const void *jit_rx(const struct jit_cache *k, const uint8_t *rw)
 	return rw + (k->rx - k->rw);
 }
 
+static inline void *jit_at(const struct jit_cache *k, jit_ref r)
+{
+	return r ? k->arena + r : NULL;
+}
+
+static inline jit_ref jit_ref_to(const struct jit_cache *k, const void *p)
+{
+	return p ? (jit_ref)((const uint8_t *)p - k->arena) : 0;
+}
+
+static inline struct jit_edge *jit_edges(const struct jit_block *b)
+{
+	return (struct jit_edge *)(b + 1);
+}
+
+static inline struct jit_site *jit_sites(const struct jit_block *b)
+{
+	return (struct jit_site *)(jit_edges(b) + b->edges);
+}
+
+static inline struct jit_block *jit_edge_from(const struct jit_edge *e)
+{
+	return (struct jit_block *)(e - e->index) - 1;
+}
+
+/* The code that saves the host's flags; a stub that begins with it can be entered behind it. */
+#define SAVE_FLAGS_BYTES 19
+
+static inline uint8_t *jit_block_stub(const struct jit_cache *k, const struct jit_block *b,
+				      bool saved)
+{
+	return k->rw + b->stub + (saved ? SAVE_FLAGS_BYTES : 0);
+}
+
+static inline uint8_t *jit_edge_stub(const struct jit_cache *k, const struct jit_edge *e,
+				     bool saved)
+{
+	return k->rw + e->stub + (saved && !(e->flags & FLAGS_SLOT) ? SAVE_FLAGS_BYTES : 0);
+}
+
+/* Asks the run loop for e's target: what stands in its stub once the flags are saved. */
+void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct emit *to);
+
 WARN_UNUSED int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes,
 			       struct err *e);
 void jit_cache_done(struct jit_cache *k);
@@ -139,7 +184,7 @@ void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush
 /* The code page for this pair, made when new; NULL when the arena is full. */
 struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
 			      struct jit_cs cs);
-struct jit_block *jit_page_find(const struct jit_page *p, uint64_t gva);
+struct jit_block *jit_page_find(const struct jit_cache *k, const struct jit_page *p, uint64_t gva);
 /* Enters a finished block: it can be found and is tied to the physical bytes it came from. */
 void jit_block_publish(struct jit_cache *k, struct jit_block *b);
 /* The block whose hot code contains pc (executable mapping), or NULL. */

@@ -47,7 +47,7 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	k->straddler = reserve(STRADDLERS * sizeof *k->straddler);
 	if (!k->phys || !k->arena || !k->block || !k->straddler)
 		return err_sys(e, ENOMEM, "code cache");
-	k->arena_at = k->arena;
+	k->arena_at = k->arena + ARENA_FIRST;
 	k->arena_end = k->arena + k->bytes;
 	k->hot = k->rw;
 	k->hot_end = k->rw + k->bytes / 2;

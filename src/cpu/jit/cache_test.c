@@ -46,35 +46,58 @@ static struct jit_page *page_at(uint64_t gva, gpa_t gpa)
 
 static struct jit_block *block_at(struct jit_page *p, unsigned off, unsigned len)
 {
-	struct jit_block *b = jit_cache_alloc(&k, sizeof *b);
+	struct jit_block *b = jit_cache_alloc(&k, sizeof *b + sizeof(struct jit_edge));
 
-	b->page = p;
+	b->page = jit_ref_to(&k, p);
 	b->gva = p->gva + off;
 	b->guest_len = (uint16_t)len;
-	b->start = b->entry_h = take(&k.hot, LEN);
-	b->guard = take(&k.hot, LEN);
-	b->entry_s = take(&k.hot, LEN);
+	b->start = take(&k.hot, 3 * LEN);
+	b->guard = LEN;
+	b->entry_s = 2 * LEN;
 	b->hot_len = 3 * LEN;
-	b->stub_h = take(&k.cold, LEN);
-	b->stub_s = take(&k.cold, LEN);
+	b->stub = (uint32_t)(take(&k.cold, 2 * LEN) - k.rw);
 	b->valid = true;
 	if (off + len > 4096)
-		b->page2 = page_at(p->gva + 4096, p->gpa + 4096);
+		b->page2 = jit_ref_to(&k, page_at(p->gva + 4096, p->gpa + 4096));
 	jit_block_publish(&k, b);
 	return b;
+}
+
+static uint8_t *jump_of(const struct jit_edge *e)
+{
+	return jit_edge_from(e)->start + e->jump;
+}
+
+static uint8_t *guard_of(const struct jit_block *b)
+{
+	return b->start + b->guard;
+}
+
+static uint8_t *entry_h_of(const struct jit_block *b)
+{
+	return b->start + b->entry_h;
+}
+
+static uint8_t *entry_s_of(const struct jit_block *b)
+{
+	return b->start + b->entry_s;
 }
 
 /* Its one edge, to target, with flags where said. */
 static struct jit_edge *edge_of(struct jit_block *b, const struct jit_block *target, uint8_t flags)
 {
-	struct jit_edge *e = jit_cache_alloc(&k, sizeof *e);
+	struct jit_edge *e = jit_edges(b);
+	struct emit ask;
 
-	*e = (struct jit_edge){.from = b, .target = target->gva, .flags = flags};
-	e->jump = b->entry_s + 20;
-	e->stub = take(&k.cold, LEN);
-	e->stub_saved = take(&k.cold, LEN);
-	e_patch(e->jump, flags & FLAGS_SLOT ? e->stub_saved : e->stub);
-	b->edge = e;
+	*e = (struct jit_edge){
+		.target = target->gva,
+		.jump = b->entry_s + 20,
+		.stub = (uint32_t)(take(&k.cold, 2 * LEN) - k.rw),
+		.flags = flags & 3,
+	};
+	ask.p = jit_edge_stub(&k, e, true);
+	jit_edge_ask(&k, e, &ask);
+	e_patch(jump_of(e), jit_edge_stub(&k, e, false));
 	b->edges = 1;
 	return e;
 }
@@ -114,12 +137,12 @@ static void blocks_are_found_by_guest_and_by_host_address(void **state)
 {
 	struct jit_page *p = page_at(0x400000, CODE);
 	struct jit_block *a = block_at(p, 0x10, 20), *b = block_at(p, 0x40, 5),
-			 *same_bucket = block_at(p, 0x50 ^ 0x40 ^ 0x10, 1);
+			 *same_bucket = block_at(p, 0x51, 1);
 
-	assert_ptr_equal(jit_page_find(p, 0x400010), a);
-	assert_ptr_equal(jit_page_find(p, 0x400040), b);
-	assert_ptr_equal(jit_page_find(p, same_bucket->gva), same_bucket);
-	assert_null(jit_page_find(p, 0x400011));
+	assert_ptr_equal(jit_page_find(&k, p, 0x400010), a);
+	assert_ptr_equal(jit_page_find(&k, p, 0x400040), b);
+	assert_ptr_equal(jit_page_find(&k, p, same_bucket->gva), same_bucket);
+	assert_null(jit_page_find(&k, p, 0x400011));
 	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, a->start)), a);
 	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, a->start + a->hot_len - 1)), a);
 	assert_ptr_equal(jit_cache_find(&k, jit_rx(&k, b->start)), b);
@@ -144,7 +167,7 @@ static void a_write_kills_only_the_blocks_that_it_hits(void **state)
 	assert_int_equal(jit_code_invalidate(&k, CODE + 69, 1), 1);
 	assert_false(a->valid);
 	assert_true(b->valid && c->valid);
-	assert_null(jit_page_find(p, a->gva));
+	assert_null(jit_page_find(&k, p, a->gva));
 	assert_false(jit_code_overlaps(&k, CODE, 64)); /* a was the only one there */
 	assert_true(jit_code_overlaps(&k, CODE + 64, 1));
 	assert_int_equal(jit_code_invalidate(&k, CODE + 64, 64), 2);
@@ -199,9 +222,9 @@ static void a_dead_block_leads_to_its_stubs(void **state)
 	struct jit_block *b = block_at(page_at(0x400000, CODE), 0, 4);
 
 	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
-	assert_ptr_equal(jump_at(b->entry_h), b->stub_h);
-	assert_ptr_equal(jump_at(b->guard), b->stub_s);
-	assert_ptr_equal(jump_at(b->entry_s), b->stub_s);
+	assert_ptr_equal(jump_at(entry_h_of(b)), jit_block_stub(&k, b, false));
+	assert_ptr_equal(jump_at(guard_of(b)), jit_block_stub(&k, b, true));
+	assert_ptr_equal(jump_at(entry_s_of(b)), jit_block_stub(&k, b, true));
 }
 
 /* --- edges --- */
@@ -215,14 +238,14 @@ static void flags_and_pages_choose_the_entry(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		from[i] = block_at(p, 100 + 10 * i, 4);
 	jit_edge_link(&k, edge_of(from[0], here, FLAGS_SLOT), here);
-	assert_ptr_equal(leads_to(from[0]->edge->jump), here->entry_s);
+	assert_ptr_equal(leads_to(jump_of(jit_edges(from[0]))), entry_s_of(here));
 	jit_edge_link(&k, edge_of(from[1], there, FLAGS_SLOT), there);
-	assert_ptr_equal(leads_to(from[1]->edge->jump), there->guard);
+	assert_ptr_equal(leads_to(jump_of(jit_edges(from[1]))), guard_of(there));
 	jit_edge_link(&k, edge_of(from[2], there, FLAGS_HOST), there);
-	assert_ptr_equal(leads_to(from[2]->edge->jump), there->entry_h);
+	assert_ptr_equal(leads_to(jump_of(jit_edges(from[2]))), entry_h_of(there));
 	here->needs_host_flags = true;
 	jit_edge_link(&k, edge_of(from[3], here, FLAGS_HOST | FLAGS_SLOT), here);
-	assert_ptr_equal(leads_to(from[3]->edge->jump), here->entry_h);
+	assert_ptr_equal(leads_to(jump_of(jit_edges(from[3]))), entry_h_of(here));
 }
 
 static void an_edge_that_must_save_flags_first_goes_through_its_stub(void **state)
@@ -230,16 +253,17 @@ static void an_edge_that_must_save_flags_first_goes_through_its_stub(void **stat
 	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
 	struct jit_block *a = block_at(p, 0, 4), *b = block_at(q, 0, 4);
 	struct jit_edge *e = edge_of(a, b, FLAGS_HOST);
+	uint8_t asks = *jit_edge_stub(&k, e, true);
 
 	b->needs_host_flags = true;
 	jit_edge_link(&k, e, b);
 	assert_true(e->glued);
-	assert_ptr_equal(leads_to(e->jump), e->stub);
-	assert_ptr_equal(jump_at(e->stub_saved), b->guard);
+	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, false));
+	assert_ptr_equal(jump_at(jit_edge_stub(&k, e, true)), guard_of(b));
 	assert_int_equal(jit_code_invalidate(&k, OTHER, 1), 1);
-	assert_null(e->to);
-	assert_int_equal(*e->stub_saved, 0x90); /* as it was */
-	assert_ptr_equal(leads_to(e->jump), e->stub);
+	assert_int_equal(e->to, 0);
+	assert_int_equal(*jit_edge_stub(&k, e, true), asks); /* as it was */
+	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, false));
 }
 
 static void a_dying_target_unlinks_its_edges(void **state)
@@ -251,13 +275,13 @@ static void a_dying_target_unlinks_its_edges(void **state)
 	jit_edge_link(&k, e, to);
 	jit_edge_link(&k, f, to);
 	assert_int_equal(jit_code_invalidate(&k, OTHER, 1), 1);
-	assert_ptr_equal(leads_to(e->jump), e->stub_saved);
-	assert_ptr_equal(leads_to(f->jump), f->stub);
+	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, true));
+	assert_ptr_equal(leads_to(jump_of(f)), jit_edge_stub(&k, f, false));
 	assert_true(!e->to && !f->to && !to->in);
 
 	to = block_at(q, 0, 4); /* and again */
 	jit_edge_link(&k, e, to);
-	assert_ptr_equal(leads_to(e->jump), to->guard);
+	assert_ptr_equal(leads_to(jump_of(e)), guard_of(to));
 }
 
 static void a_dying_source_leaves_its_targets_list(void **state)
@@ -269,10 +293,10 @@ static void a_dying_source_leaves_its_targets_list(void **state)
 	jit_edge_link(&k, e, to);
 	jit_edge_link(&k, f, to);
 	assert_int_equal(jit_code_invalidate(&k, CODE, 4), 1);
-	assert_ptr_equal(to->in, f);
-	assert_null(f->next_in);
+	assert_ptr_equal(jit_at(&k, to->in), f);
+	assert_int_equal(f->next_in, 0);
 	assert_int_equal(jit_code_invalidate(&k, OTHER, 4), 1);
-	assert_ptr_equal(leads_to(f->jump), f->stub_saved);
+	assert_ptr_equal(leads_to(jump_of(f)), jit_edge_stub(&k, f, true));
 }
 
 static void a_block_may_lead_to_itself(void **state)
@@ -281,10 +305,10 @@ static void a_block_may_lead_to_itself(void **state)
 	struct jit_edge *e = edge_of(a, a, FLAGS_SLOT);
 
 	jit_edge_link(&k, e, a);
-	assert_ptr_equal(leads_to(e->jump), a->entry_s);
+	assert_ptr_equal(leads_to(jump_of(e)), entry_s_of(a));
 	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
-	assert_ptr_equal(leads_to(e->jump), e->stub_saved);
-	assert_null(a->in);
+	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, true));
+	assert_int_equal(a->in, 0);
 }
 
 static void dead_blocks_are_not_linked(void **state)
@@ -295,12 +319,12 @@ static void dead_blocks_are_not_linked(void **state)
 
 	assert_int_equal(jit_code_invalidate(&k, CODE + 100, 1), 1);
 	jit_edge_link(&k, e, b);
-	assert_null(e->to);
+	assert_int_equal(e->to, 0);
 	b = block_at(p, 100, 4);
 	assert_int_equal(jit_code_invalidate(&k, CODE, 1), 1);
 	jit_edge_link(&k, e, b);
-	assert_null(e->to);
-	assert_null(b->in);
+	assert_int_equal(e->to, 0);
+	assert_int_equal(b->in, 0);
 }
 
 /* --- the limit --- */
@@ -318,7 +342,7 @@ static void a_flush_forgets_everything(void **state)
 	assert_null(jit_cache_find(&k, jit_rx(&k, start)));
 	p = page_at(0x400000, CODE);
 	assert_int_equal(p->id, 1); /* ids start anew */
-	assert_null(jit_page_find(p, 0x400000 + 4090));
+	assert_null(jit_page_find(&k, p, 0x400000 + 4090));
 	assert_ptr_equal(block_at(p, 0, 1)->start, start);
 }
 

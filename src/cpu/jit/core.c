@@ -150,6 +150,11 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 	return page;
 }
 
+static struct jit_page *code_page_at(const struct jit_cpu *c, jit_ref r)
+{
+	return jit_at(&c->vm->cache, r);
+}
+
 /* Where the page has no code yet, a writable soft-TLB entry may exist. */
 static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
 				   uint32_t mode)
@@ -162,7 +167,7 @@ static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uin
 	if (b && first)
 		jit_tlb_unwrite(c, page->gpa);
 	if (b && b->page2)
-		jit_tlb_unwrite(c, b->page2->gpa);
+		jit_tlb_unwrite(c, code_page_at(c, b->page2)->gpa);
 	return b;
 }
 
@@ -178,10 +183,11 @@ static bool page2_holds(struct jit_cpu *c, struct jit_block *b, uint32_t mode, b
 		gva = (uint32_t)gva;
 	two = code_page(c, gva, mode);
 	*full = !two;
-	if (two == b->page2)
+	if (two == code_page_at(c, b->page2))
 		return true;
 	if (two) {
-		jit_code_invalidate(&c->vm->cache, b->page->gpa | (b->gva & 0xfff), 1);
+		jit_code_invalidate(&c->vm->cache, code_page_at(c, b->page)->gpa | (b->gva & 0xfff),
+				    1);
 		c->itlb_id[c->mmu][(gva >> 12) % JIT_ITLB_SIZE] = 0;
 	}
 	return false;
@@ -196,7 +202,7 @@ static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 		jit_raise_err(c, X86_GP, 0);
 	for (;;) {
 		struct jit_page *page = code_page(c, gva, mode);
-		struct jit_block *b = page ? jit_page_find(page, gva) : NULL;
+		struct jit_block *b = page ? jit_page_find(&c->vm->cache, page, gva) : NULL;
 
 		if (page && !b)
 			b = translate(c, page, gva, mode);
@@ -232,10 +238,10 @@ static void run_block(struct jit_cpu *c)
 		uint64_t flushes = k->flushes;
 
 		j->gva = c->st.rip;
-		j->code = jit_rx(k, b->guard);
-		if (enter(c, b->guard) != LEAVE_EDGE)
+		j->code = jit_rx(k, b->start + b->guard);
+		if (enter(c, b->start + b->guard) != LEAVE_EDGE)
 			return;
-		e = (struct jit_edge *)c->tmp[3];
+		e = jit_at(k, (jit_ref)c->tmp[3]);
 		c->st.rip = e->target;
 		b = lookup(c, 0);
 		if (k->flushes == flushes)
@@ -271,7 +277,7 @@ static void step(struct jit_cpu *c)
 	atomic_store_explicit(&c->attention, 1, memory_order_relaxed); /* helpers come back */
 	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* before: IRET may set it for the next one */
 	c->no_trap = false;
-	enter(c, b->entry_s);
+	enter(c, b->start + b->entry_s);
 	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
 	trap &= !c->no_trap;

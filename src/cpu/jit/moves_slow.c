@@ -121,9 +121,33 @@ void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg
 	}
 }
 
+/* Can the copy trap by itself, its memory operand being checked? Plain integer instructions
+ * cannot; LOCK can, where the host watches for operands that cross cache lines. */
+static bool can_trap(const struct insn *i)
+{
+	if (i->z.meta.isa_ext != ZYDIS_ISA_EXT_BASE || (i->z.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+		return true;
+	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_DIV:
+	case ZYDIS_MNEMONIC_IDIV:
+	case ZYDIS_MNEMONIC_XCHG: /* locked without the prefix */ return true;
+	default: break;
+	}
+	switch (i->z.meta.category) {
+	case ZYDIS_CATEGORY_BINARY:
+	case ZYDIS_CATEGORY_BITBYTE:
+	case ZYDIS_CATEGORY_CMOV:
+	case ZYDIS_CATEGORY_DATAXFER:
+	case ZYDIS_CATEGORY_LOGICAL:
+	case ZYDIS_CATEGORY_ROTATE:
+	case ZYDIS_CATEGORY_SETCC:
+	case ZYDIS_CATEGORY_SHIFT: return false;
+	default: return true;
+	}
+}
+
 void x_copy(struct xlate *x, const struct insn *i)
 {
-	struct jit_site *site;
 	uint8_t *at, borrowed;
 	uint32_t access = 0;
 
@@ -139,11 +163,11 @@ void x_copy(struct xlate *x, const struct insn *i)
 	if (i->reads_flags || (i->writes_flags && !i->kills_flags))
 		x_need_host(x);
 	jit_rewrite(&x->hot, i, i->mem ? R_14 : R_NONE, &at, &borrowed);
-	site = &x->site[x->sites++];
-	*site = (struct jit_site){.host_off = (uint32_t)(at - x->b->start),
-				  .borrow = borrowed,
-				  .flags = x->flags,
-				  .guest_off = (uint16_t)(i->gva - x->b->gva)};
+	if (can_trap(i))
+		x->site[x->sites++] = (struct jit_site){.host_off = (uint16_t)(at - x->b.start),
+							.borrow = borrowed,
+							.flags = x->flags,
+							.guest_off = (uint16_t)(i->gva - x->b.gva)};
 	if (i->writes_flags)
 		x->flags = FLAGS_HOST;
 	if (access & SITE_WRITE)

@@ -360,9 +360,10 @@ static bool is_thunk(const struct walk *w, const uint8_t *p)
 static bool is_entry(const struct walk *w, const uint8_t *p)
 {
 	for (uint32_t i = 0; i < w->k->blocks; i++) {
-		const struct jit_block *b = w->k->block[i];
+		const struct jit_block *b = jit_at(w->k, w->k->block[i]);
 
-		if (b->valid && (p == b->guard || p == b->entry_s || p == b->entry_h))
+		if (b->valid && (p == b->start + b->guard || p == b->start + b->entry_s ||
+				 p == b->start + b->entry_h))
 			return true;
 	}
 	return false;
@@ -477,15 +478,19 @@ static int gaps(struct walk *w)
 static int scan(struct walk *w)
 {
 	const struct jit_block *b = w->b;
-	uint8_t *entry[] = {b->entry_h, b->guard, b->entry_s, b->stub_h, b->stub_s};
+	uint8_t *entry[] = {b->start + b->entry_h, b->start + b->guard, b->start + b->entry_s,
+			    jit_block_stub(w->k, b, false), jit_block_stub(w->k, b, true)};
 	int r = 0;
 
 	w->pc = b->start;
 	for (unsigned i = 0; i < ARRAY_SIZE(entry) && r == 0; i++)
 		r = visit(w, entry[i], RAW, R_NONE);
-	for (unsigned i = 0; i < b->edges && r == 0; i++)
-		if ((r = visit(w, b->edge[i].stub, RAW, R_NONE)) == 0)
-			r = visit(w, b->edge[i].stub_saved, RAW, R_NONE);
+	for (unsigned i = 0; i < b->edges && r == 0; i++) {
+		const struct jit_edge *d = &jit_edges(b)[i];
+
+		if ((r = visit(w, jit_edge_stub(w->k, d, false), RAW, R_NONE)) == 0)
+			r = visit(w, jit_edge_stub(w->k, d, true), RAW, R_NONE);
+	}
 	if (r == 0)
 		r = drain(w);
 	if (r == 0 && w->fresh)
@@ -532,8 +537,6 @@ static __attribute__((noinline)) struct jit_block *translate(struct jit_cpu *c, 
 	return page ? jit_translate(c, page, gva, mode) : NULL;
 }
 
-#define EDGE_PAD 6 /* of int3 behind each edge's stub: put_edge_stubs */
-
 int jit_scan_at(struct jit_cpu *c, uint64_t gva, bool step, struct scan *s, struct err *e)
 {
 	struct jit_cache *k = &c->vm->cache;
@@ -550,7 +553,7 @@ int jit_scan_at(struct jit_cpu *c, uint64_t gva, bool step, struct scan *s, stru
 		return err_set(e, EBADMSG, "%u instructions take %u + %u bytes", c->vm->xlate->n,
 			       b->hot_len, cold_bytes);
 	r = jit_scan_block(k, b, true, s, e);
-	if (r == 0 && s->cold_bytes + b->edges * EDGE_PAD != cold_bytes)
+	if (r == 0 && s->cold_bytes != cold_bytes)
 		return err_set(e, EBADMSG, "of %u bytes of cold code, %u can be reached",
 			       cold_bytes, s->cold_bytes);
 	return r;

@@ -60,12 +60,13 @@ static int end(struct emit *e)
 	struct emit cold = {cache.cold_start};
 
 	e_jmp_to(e, thunk(cache.exit_lookup));
+	for (unsigned i = 0; i < SAVE_FLAGS_BYTES; i++)
+		e8(&cold, 0x90);
 	e_jmp_to(&cold, thunk(cache.exit_lookup));
 	block = (struct jit_block){.start = cache.hot_start,
-				   .hot_len = (uint32_t)(e->p - cache.hot_start),
+				   .stub = (uint32_t)(cache.cold_start - cache.rw),
+				   .hot_len = (uint16_t)(e->p - cache.hot_start),
 				   .valid = true};
-	block.guard = block.entry_s = block.entry_h = block.start;
-	block.stub_h = block.stub_s = cache.cold_start;
 	return jit_scan_block(&cache, &block, true, &found, &err);
 }
 

@@ -27,9 +27,9 @@ static noreturn void raise_pending(void)
 
 static const struct jit_site *site_at(const struct jit_block *b, uint32_t off)
 {
-	for (unsigned i = 0; i < b->sites; i++)
-		if (b->site[i].host_off == off)
-			return &b->site[i];
+	for (const struct jit_site *s = jit_sites(b); s < jit_sites(b) + b->sites; s++)
+		if (s->host_off == off)
+			return s;
 	return NULL;
 }
 
@@ -72,7 +72,7 @@ static bool to_guest(int sig, ucontext_t *u)
 	}
 	if (!(s->flags & FLAGS_SLOT))
 		jit_flags_set_arith(c, (uint32_t)r[REG_EFL]);
-	c->st.rip = jit_block_rip(b) + s->guest_off;
+	c->st.rip = jit_page_rip(jit_at(&c->vm->cache, b->page), b->gva) + s->guest_off;
 	c->exc = x;
 	r[REG_RIP] = (greg_t)raise_pending;
 	r[REG_RSP] = (greg_t)(c->host_rsp - 8); /* as after a call */

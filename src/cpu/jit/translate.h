@@ -35,7 +35,8 @@ struct xlate {
 	unsigned n;
 	struct jit_page *page2;
 
-	struct jit_block *b;
+	struct jit_page *page;
+	struct jit_block b; /* as it will be in the arena */
 	struct jit_edge edge[EDGE_MAX];
 	unsigned edges;
 	struct jit_site site[BLOCK_INSNS];

@@ -258,26 +258,31 @@ static void put_guard(struct xlate *x, const struct jit_page *p, uint8_t **to_st
 	*to_stub = e_jcc(&x->hot, CC_NE);
 }
 
+/* In the hot code, of an entry; they are all within the first hundred bytes. */
+static uint8_t offset(const struct xlate *x)
+{
+	return (uint8_t)(x->hot.p - x->b.start);
+}
+
 static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 {
-	struct jit_block *b = x->b;
+	struct jit_block *b = &x->b;
 	uint8_t want = wanted_at_entry(x);
 	unsigned n = 0;
 
 	b->start = x->hot.p;
 	if (x->step) {
-		b->entry_h = b->guard = b->entry_s = x->hot.p;
+		b->entry_h = b->guard = b->entry_s = 0;
 		x->flags = FLAGS_SLOT;
 		return 0;
 	}
 	/* A loop that is only ever entered with its flags in the host must poll too. */
 	b->needs_host_flags = want == FLAGS_HOST && !jumps_back(x);
-	b->entry_h = x->hot.p;
 	if (want && !b->needs_host_flags)
 		x_save_flags(&x->hot);
-	b->guard = x->hot.p;
-	put_guard(x, b->page, &to_stub[n++]);
-	b->entry_s = x->hot.p;
+	b->guard = offset(x);
+	put_guard(x, x->page, &to_stub[n++]);
+	b->entry_s = offset(x);
 	if (x->page2)
 		put_guard(x, x->page2, &to_stub[n++]);
 	poll(x, &to_stub[n++]);
@@ -287,7 +292,7 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 		x->flags = FLAGS_HOST; /* entry_h comes without the slot */
 	}
 	if (b->needs_host_flags)
-		b->entry_h = x->hot.p;
+		b->entry_h = offset(x);
 	return n;
 }
 
@@ -296,37 +301,25 @@ static void put_stubs(struct xlate *x, uint8_t *const *to_stub, unsigned n)
 {
 	struct emit *e = &x->cold;
 
-	x->b->stub_h = e->p;
+	x->b.stub = (uint32_t)(e->p - x->k->rw);
 	x_save_flags(e);
-	x->b->stub_s = e->p;
-	e_store_imm(e, OFF(st.rip), jit_block_rip(x->b), R_13);
+	assert(e->p == jit_block_stub(x->k, &x->b, true));
+	e_store_imm(e, OFF(st.rip), jit_page_rip(x->page, x->b.gva), R_13);
 	e_jmp_to(e, x_thunk(x, x->k->exit_lookup));
 	for (unsigned k = 0; k < n; k++)
-		e_patch(to_stub[k], x->b->stub_s);
+		e_patch(to_stub[k], jit_block_stub(x->k, &x->b, true));
 }
 
-static void put_edge_stubs(struct xlate *x)
+static void put_edge_stubs(struct xlate *x, const struct jit_block *b)
 {
 	struct emit *e = &x->cold;
 
-	for (unsigned n = 0; n < x->edges; n++) {
-		struct jit_edge *d = &x->b->edge[n];
-
-		*d = x->edge[n];
-		d->from = x->b;
-		d->stub = e->p;
+	for (struct jit_edge *d = jit_edges(b); d < jit_edges(b) + b->edges; d++) {
+		d->stub = (uint32_t)(e->p - x->k->rw);
 		if (!(d->flags & FLAGS_SLOT))
 			x_save_flags(e);
-		d->stub_saved = e->p;
-		e_mov_imm(e, R_14, (uint64_t)d);
-		e_jmp_to(e, x_thunk(x, x->k->exit_edge));
-		e8(e, 0xcc); /* stub_bytes never reach into the next stub */
-		e8(e, 0xcc);
-		e8(e, 0xcc);
-		e8(e, 0xcc);
-		e8(e, 0xcc);
-		e8(e, 0xcc);
-		e_patch(d->jump, d->flags & FLAGS_SLOT ? d->stub_saved : d->stub);
+		jit_edge_ask(x->k, d, e);
+		e_patch(b->start + d->jump, jit_edge_stub(x->k, d, false));
 	}
 }
 
@@ -337,20 +330,24 @@ static bool room(const struct xlate *x)
 	       x->k->blocks < x->k->blocks_max && x->k->straddlers < STRADDLERS;
 }
 
-static bool keep(struct xlate *x)
+/* The block with its edges and sites, in the arena; NULL when that is full. */
+static struct jit_block *keep(struct xlate *x)
 {
-	struct jit_block *b = x->b;
+	uint64_t edges = x->edges * sizeof x->edge[0], sites = x->sites * sizeof x->site[0];
+	struct jit_block *b = jit_cache_alloc(x->k, sizeof *b + edges + sites);
 
-	b->edge = jit_cache_alloc(x->k, x->edges * sizeof *b->edge);
-	b->site = jit_cache_alloc(x->k, x->sites * sizeof *b->site);
-	if (!b->edge || !b->site)
-		return false;
-	memcpy(b->site, x->site, x->sites * sizeof *b->site);
-	b->edges = (uint16_t)x->edges;
-	b->sites = (uint16_t)x->sites;
-	b->page2 = x->page2;
-	b->hot_len = (uint32_t)(x->hot.p - b->start);
-	return true;
+	if (!b)
+		return NULL;
+	x->b.edges = (uint8_t)x->edges;
+	x->b.sites = (uint8_t)x->sites;
+	x->b.page = jit_ref_to(x->k, x->page);
+	x->b.page2 = jit_ref_to(x->k, x->page2);
+	x->b.hot_len = (uint16_t)(x->hot.p - x->b.start);
+	x->b.valid = true;
+	*b = x->b;
+	memcpy(jit_edges(b), x->edge, edges);
+	memcpy(jit_sites(b), x->site, sites);
+	return b;
 }
 
 struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
@@ -360,6 +357,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	uint8_t *to_stub[4];
 	unsigned stubs;
 	const struct insn *last;
+	struct jit_block *b;
 
 	memset(x, 0, offsetof(struct xlate, decoder));
 	x->c = c;
@@ -371,15 +369,12 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->step = mode & MODE_STEP;
 	x->n = x->edges = x->sites = x->slows = 0;
 	x->page2 = NULL;
-	x->b = room(x) ? jit_cache_alloc(x->k, sizeof *x->b) : NULL;
-	if (!x->b)
-		return NULL;
-	x->b->gva = gva;
-	x->b->page = page;
-	if (!x_decode(x, gva))
+	x->page = page;
+	x->b = (struct jit_block){.gva = gva};
+	if (!room(x) || !x_decode(x, gva))
 		return NULL;
 	last = &x->in[x->n - 1];
-	x->b->guest_len = (uint16_t)(last->gva + last->z.length - gva);
+	x->b.guest_len = (uint16_t)(last->gva + last->z.length - gva);
 	x->hot.p = x->k->hot;
 	x->cold.p = x->k->cold;
 	stubs = put_entries(x, to_stub);
@@ -389,12 +384,12 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 		x_exit_to(x, x_next(x, last));
 	x_slow_paths(x);
 	put_stubs(x, to_stub, stubs);
-	if (!keep(x))
+	b = keep(x);
+	if (!b)
 		return NULL;
-	put_edge_stubs(x);
+	put_edge_stubs(x, b);
 	x->k->hot = (uint8_t *)align_up((uint64_t)x->hot.p, 16);
 	x->k->cold = x->cold.p;
-	x->b->valid = true;
-	jit_block_publish(x->k, x->b);
-	return x->b;
+	jit_block_publish(x->k, b);
+	return b;
 }

@@ -219,6 +219,7 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 	jit_flags_set_arith(c, (uint32_t)s->rflags);
 	c->tsc_offset = s->tsc - tsc();
 	c->delivering = false;
+	c->dr6_hits = 0;
 	c->p->step_once = false;
 	/* Memory may have changed with the state (a snapshot, or steps aside from KVM). */
 	jit_cache_flush(&c->vm->cache);

@@ -167,6 +167,27 @@ static void across_pages(void)
 	}
 }
 
+/* Until INVLPG either page may be what is fetched, but one of them it must be. */
+static void second_page_remapped_behind_the_tlb(void)
+{
+	uint64_t g2 = map(36, 6, P | W), at = g2 - 2, r;
+
+	map(35, 5, P | W);
+	begin("an instruction across two pages, of which one is remapped without INVLPG");
+	put_return((uint8_t *)at, 0x01020304);
+	put_return((uint8_t *)g2 + 64, 1);
+	check_eq("the second page's own code", call(g2 + 64), 1);
+	pages[7][0] = 0x03;
+	pages[7][1] = 0x02;
+	pages[7][2] = 0x77;
+	pages[7][3] = 0xc3;
+	test_pt[36] = (uint64_t)pages[7] | P | W;
+	r = call(at);
+	check_eq("the old or the new", r == 0x01020304 || r == 0x77020304, 1);
+	flush(g2);
+	check_eq("the new", call(at), 0x77020304);
+}
+
 static bool zero_page_in(struct frame *f)
 {
 	if (f->vector != PF)
@@ -257,6 +278,7 @@ void run_checks(void)
 	remapped();
 	by_string_instruction();
 	across_pages();
+	second_page_remapped_behind_the_tlb();
 	fetched_on_demand();
 	from_user();
 	data_beside_code();

@@ -21,7 +21,7 @@ static void empty_file_and_directory_are_refused(void **state)
 	assert_refused(&b, "is empty");
 	mem_free(b.m);
 	boot_with(&b, RAM, &c);
-	assert_refused(&b, "kernel '/': is a directory");
+	assert_refused(&b, "kernel '/' is a directory");
 	mem_free(b.m);
 }
 

@@ -18,7 +18,7 @@ int image_fail(const struct image *f, struct err *e, int code, const char *fmt, 
 	va_start(ap, fmt);
 	vsnprintf(reason, sizeof reason, fmt, ap);
 	va_end(ap);
-	return err_set(e, code, "%s '%s': %s", f->role, f->path, reason);
+	return err_set(e, code, "%s '%s' %s", f->role, f->path, reason);
 }
 
 int image_open(struct image *f, const char *role, const char *path, struct err *e)

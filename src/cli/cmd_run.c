@@ -88,6 +88,13 @@ static void signal_ready(struct loop_fd *f, uint32_t events)
 		act_on_signal(s, (int)info.ssi_signo);
 }
 
+static bool ignored(int sig)
+{
+	struct sigaction now;
+
+	return sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 /* Before any thread is made, so that all of them inherit the mask. */
 static int catch_signals(struct session *s, struct err *e)
 {
@@ -96,8 +103,12 @@ static int catch_signals(struct session *s, struct err *e)
 	sigemptyset(&set);
 	for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
 		sigaddset(&set, handled[i]);
+	if (ignored(SIGHUP)) /* nohup */
+		sigdelset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, &s->old_mask);
+	/* A failed write says enough, and so does guest memory beyond the limit of file sizes. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	s->signals.ready = signal_ready;
 	s->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return s->signals.fd < 0 ? err_sys(e, errno, "signalfd") : 0;
@@ -209,7 +220,7 @@ static const char *name_of(const struct run_opts *o)
 {
 	const char *slash = strrchr(o->kernel, '/');
 
-	return o->name ? o->name : slash ? slash + 1 : o->kernel;
+	return o->name ? o->name : slash && slash[1] ? slash + 1 : o->kernel;
 }
 
 int cmd_run(const void *opts, int words, char **word)

@@ -29,7 +29,7 @@ static const struct option run_options[] = {
 	{"append", OPT_TEXT, offsetof(struct run_opts, append), "TEXT",
 	 "The kernel's command line."},
 	{"memory", OPT_SIZE, offsetof(struct run_opts, memory), "SIZE",
-	 "Guest memory, with a suffix K, M, G or T. Default: 512M."},
+	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",
 	 "How many vCPUs. Default: 1. The JIT engine runs one."},
 	{"engine", OPT_CHOICE, offsetof(struct run_opts, engine), ENGINES,

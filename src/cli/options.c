@@ -114,8 +114,12 @@ static int set_value(const struct option *o, void *into, const char *text, struc
 
 	switch (o->kind) {
 	case OPT_FLAG: *(bool *)at = true; break;
-	case OPT_TEXT:
-	case OPT_FILE: *(const char **)at = text; break;
+	case OPT_TEXT: *(const char **)at = text; break;
+	case OPT_FILE:
+		if (!*text)
+			return err_set(e, EINVAL, "--%s needs a value: %s", o->name, o->value);
+		*(const char **)at = text;
+		break;
 	case OPT_COUNT: r = count_parse(text, at, e); break;
 	case OPT_SIZE: r = size_parse(text, at, e); break;
 	case OPT_CHOICE:

@@ -311,7 +311,7 @@ static void fact_cgroup(struct host_fact *f)
 		advise(f, "optional, for limits on VMs: run under systemd with Delegate=yes");
 }
 
-static void fact_limit(struct host_fact *f, int resource, uint64_t enough, const char *letter)
+static void fact_limit(struct host_fact *f, int resource, uint64_t enough, const char *what)
 {
 	struct rlimit lim = {};
 
@@ -320,20 +320,21 @@ static void fact_limit(struct host_fact *f, int resource, uint64_t enough, const
 	if (lim.rlim_cur == RLIM_INFINITY)
 		say(f, "unlimited");
 	else
-		say(f, "%llu", (unsigned long long)lim.rlim_cur);
+		say(f, "%llu %s", (unsigned long long)lim.rlim_cur, what);
 	if (!f->found)
-		advise(f, "ulimit -%s, or LimitMEMLOCK=/LimitNOFILE= in the service: at least %llu",
-		       letter, (unsigned long long)enough);
+		advise(f,
+		       "at least %llu %s: ulimit, or LimitMEMLOCK= and LimitNOFILE= in the service",
+		       (unsigned long long)enough, what);
 }
 
 static void fact_memlock(struct host_fact *f)
 {
-	fact_limit(f, RLIMIT_MEMLOCK, MIB(8), "l");
+	fact_limit(f, RLIMIT_MEMLOCK, MIB(8), "bytes of memory may be locked");
 }
 
 static void fact_nofile(struct host_fact *f)
 {
-	fact_limit(f, RLIMIT_NOFILE, 1024, "n");
+	fact_limit(f, RLIMIT_NOFILE, 1024, "open files");
 }
 
 static const struct {

@@ -13,7 +13,9 @@ static int check(const struct machine_config *c, struct err *e)
 		return err_set(e, EINVAL, "%u vCPUs: between 1 and %u are possible", c->cpus,
 			       MACHINE_MAX_CPUS);
 	if (c->memory_bytes < MIB(1))
-		return err_set(e, EINVAL, "guest memory: at least 1M is needed");
+		return err_set(e, EINVAL,
+			       "guest memory: at least 1M is needed (a size without K, M, G "
+			       "or T is in bytes)");
 	if (c->jit_cache_bytes &&
 	    (c->jit_cache_bytes < JIT_CACHE_MIN || c->jit_cache_bytes > JIT_CACHE_MAX))
 		return err_set(e, EINVAL, "the JIT's code cache: between 1M and 1G are possible");
@@ -51,6 +53,27 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	return 0;
 }
 
+/* All of RAM must have addresses that the guest's processor can form. */
+static int check_width(const struct machine *m, uint64_t memory_bytes, struct err *e)
+{
+	uint64_t end = memory_bytes > MEM_LOW_MAX ? MEM_HIGH_BASE + memory_bytes - MEM_LOW_MAX
+						  : memory_bytes;
+	struct x86_state state;
+	uint32_t out[4];
+	unsigned bits;
+
+	x86_state_reset(&state, 0);
+	cpuid_query(&m->cpuid, &state, 0, 0x80000008, 0, out);
+	bits = out[CPUID_EAX] & 0xff;
+	if (end <= UINT64_C(1) << bits)
+		return 0;
+	return err_set(e, EINVAL,
+		       "guest memory of %llu MiB: this processor has %u bits of physical address, "
+		       "which is at most %llu MiB",
+		       (unsigned long long)(memory_bytes >> 20), bits,
+		       (unsigned long long)((1ull << bits) - (MEM_HIGH_BASE - MEM_LOW_MAX)) >> 20);
+}
+
 static int pick_engine(struct machine *m, const struct machine_config *c, struct err *e)
 {
 	struct cpuid_opts o = {.apic_hz = APIC_HZ, .cpus = c->cpus, .have_x2apic = true};
@@ -65,7 +88,8 @@ static int pick_engine(struct machine *m, const struct machine_config *c, struct
 			"%u vCPUs: the JIT engine runs one vCPU; use --cpus 1, or a host with "
 			"a usable /dev/kvm",
 			m->cpus);
-	return cpuid_host(&m->cpuid, &o, e);
+	r = cpuid_host(&m->cpuid, &o, e);
+	return r < 0 ? r : check_width(m, c->memory_bytes, e);
 }
 
 /* Called when the loop, and with it the guest's clock, is there. */

@@ -517,6 +517,9 @@ static void bad_configs_are_refused(void **state)
 	assert_true(machine_new(&m, &c, &err) < 0);
 	c = good, c.memory_bytes = KIB(64);
 	assert_true(machine_new(&m, &c, &err) < 0);
+	c = good, c.memory_bytes = UINT64_C(1) << 46;
+	assert_int_equal(machine_new(&m, &c, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "bits of physical address"));
 	c = good, c.jit_cache_bytes = MIB(1) - 1;
 	assert_int_equal(machine_new(&m, &c, &err), -EINVAL);
 	c = good, c.jit_cache_bytes = GIB(1) + 1;

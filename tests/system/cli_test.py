@@ -64,6 +64,9 @@ class Words(unittest.TestCase):
         self.refused("run", *ENGINE_WORDS, "--kernel", "/nonexistent/k",
                      saying="/nonexistent/k")
 
+    def test_kernel_without_a_name(self):
+        self.refused("run", "--kernel=", saying="--kernel needs a value: FILE")
+
     def test_kernel_that_is_none(self):
         self.refused("run", *ENGINE_WORDS, "--kernel", __file__, saying=__file__)
         self.refused("run", *ENGINE_WORDS, "--kernel", "/", saying="'/'")
@@ -218,6 +221,14 @@ class Signals(unittest.TestCase):
             g.until_up()
             g.p.send_signal(signal.SIGHUP)
             self.assertEqual(g.status(), 128 + signal.SIGHUP)
+
+    def test_sighup_ignored_by_our_parent_stays_so(self):
+        with Guest(guests.power_button,
+                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as g:
+            g.until_up()
+            g.p.send_signal(signal.SIGHUP)
+            g.p.terminate()
+            self.assertEqual(g.status(), 0)
 
 
 class Pipes(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -9,6 +10,10 @@ import time
 PATIENCE = int(os.environ.get("HOLON_TEST_PATIENCE", "60"))  # seconds; only a hang comes near
 ENGINE = os.environ.get("HOLON_TEST_ENGINE", "jit")
 ENGINE_WORDS = ["--engine", ENGINE] + (["--force"] if ENGINE == "kvm" else [])
+
+# Ignored signals are inherited, and a shell's background jobs have some.
+for sig in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
+    signal.signal(sig, signal.SIG_DFL)
 
 
 def read_until(fd, what, patience=PATIENCE):

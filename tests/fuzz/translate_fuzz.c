@@ -231,10 +231,11 @@ static void read_back(void)
 	const struct jit_cache *k = &to_jit(guest.vcpu)->vm->cache;
 
 	for (uint32_t n = 0; n < k->blocks && n < 64; n++) {
+		const struct jit_block *b = jit_at(k, k->block[n]);
 		struct scan found;
 		struct err e;
 
-		if (k->block[n]->valid && jit_scan_block(k, k->block[n], false, &found, &e) < 0)
+		if (b->valid && jit_scan_block(k, b, false, &found, &e) < 0)
 			fail("what ran", &e);
 	}
 }

@@ -193,6 +193,22 @@ static bool needs_prefix_16(const struct insn *i)
 	return wants;
 }
 
+/* Each prefix once: the copy may have a REX prefix that the original had not, and still must not be
+ * longer than an instruction can be. Of REP and REPNE the last counts. */
+static bool is_prefix_repeated(const ZydisDecodedInstruction *z, unsigned n)
+{
+	uint8_t v = z->raw.prefixes[n].value;
+	bool rep = v == 0xf2 || v == 0xf3;
+
+	for (unsigned k = rep ? n + 1 : 0; k < (rep ? z->raw.prefix_count : n); k++) {
+		uint8_t o = z->raw.prefixes[k].value;
+
+		if (rep ? o == 0xf2 || o == 0xf3 : o == v)
+			return true;
+	}
+	return false;
+}
+
 static void put_legacy(struct rewrite *w)
 {
 	const ZydisDecodedInstruction *z = &w->i->z;
@@ -209,7 +225,8 @@ static void put_legacy(struct rewrite *w)
 		if (v == 0x66 && is_code16(z) &&
 		    z->raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_MANDATORY)
 			continue;
-		if (!is_prefix_dropped(v) && (v & 0xf0) != 0x40)
+		if (!is_prefix_dropped(v) && (v & 0xf0) != 0x40 &&
+		    ((v == 0x66 && is_code16(z)) || !is_prefix_repeated(z, n)))
 			e8(w->e, v);
 	}
 	r = w->reg != KEEP ? w->reg >> 3 : had_rex ? z->raw.rex.R : 0u;

@@ -6,6 +6,12 @@
 #include "cpu/engine.h"
 #include "cpu/probe.h"
 
+/* ENOTSUP: there is something to force. */
+static int code_of(enum kvm_verdict verdict)
+{
+	return verdict == KVM_ABSENT ? ENODEV : verdict == KVM_DENIED ? EACCES : ENOTSUP;
+}
+
 int engine_decide(const struct engine **out, char reason[ENGINE_REASON_LEN],
 		  enum engine_choice choice, bool force, const struct kvm_finding *finding,
 		  struct err *e)
@@ -20,7 +26,7 @@ int engine_decide(const struct engine **out, char reason[ENGINE_REASON_LEN],
 
 	usable = finding->verdict == KVM_USABLE;
 	if (choice == ENGINE_KVM && !usable && !force)
-		return err_set(e, ENOTSUP, "engine kvm: %s", finding->line);
+		return err_set(e, code_of(finding->verdict), "engine kvm: %s", finding->line);
 
 	snprintf(reason, ENGINE_REASON_LEN, "%s%s",
 		 usable                 ? ""

@@ -1,5 +1,6 @@
 #include "machine/engine_choice.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/test.h"
@@ -10,6 +11,7 @@
 const struct engine engine_jit = {.name = "jit"};
 
 static const struct kvm_finding good = {.verdict = KVM_USABLE, .line = "works"};
+static const struct kvm_finding absent = {.verdict = KVM_ABSENT, .line = "no KVM"};
 static const struct kvm_finding slow = {.verdict = KVM_SLOW, .line = "emulates guest kernels"};
 
 static const struct engine *engine;
@@ -40,9 +42,14 @@ static void force_does_not_change_auto(void **state)
 
 static void kvm_is_refused_with_the_finding(void **state)
 {
-	assert_true(decide(ENGINE_KVM, false, &slow) < 0);
+	assert_int_equal(decide(ENGINE_KVM, false, &slow), -ENOTSUP);
 	assert_null(engine);
 	assert_non_null(strstr(err.text, "emulates guest kernels"));
+}
+
+static void there_is_nothing_to_force_without_kvm(void **state)
+{
+	assert_int_equal(decide(ENGINE_KVM, false, &absent), -ENODEV);
 }
 
 static void kvm_can_be_forced(void **state)
@@ -64,6 +71,7 @@ int main(void)
 		cmocka_unit_test(auto_follows_the_probe),
 		cmocka_unit_test(force_does_not_change_auto),
 		cmocka_unit_test(kvm_is_refused_with_the_finding),
+		cmocka_unit_test(there_is_nothing_to_force_without_kvm),
 		cmocka_unit_test(kvm_can_be_forced),
 		cmocka_unit_test(jit_needs_no_probe),
 	};

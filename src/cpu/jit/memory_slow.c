@@ -198,6 +198,7 @@ static bool waits_for_x87(const struct insn *i)
 	switch (i->z.mnemonic) {
 	case ZYDIS_MNEMONIC_FNSTCW:
 	case ZYDIS_MNEMONIC_FNSTSW: return false;
+	case ZYDIS_MNEMONIC_FISTTP: return true; /* counts as SSE3 */
 	default: break;
 	}
 	if (i->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || i->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX)

@@ -49,6 +49,7 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	unsigned size = SITE_SIZE(site);
 	enum jit_mmu m = SITE_MMU(site);
 	uint8_t *at = c->bounce + (gva & 63);
+	uint64_t all;
 
 	if (!(c->mode & MODE_CODE64))
 		gva = (uint32_t)gva;
@@ -60,11 +61,10 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		jit_fpu_leave(c);
 		p->bounce_active = jit_masked_bytes(c, size);
 	}
-	if (p->bounce_active) {
-		unsigned last = 63u - (unsigned)__builtin_clzll(p->bounce_active);
-
-		jit_check_flat(c, gva, site & SITE_MASKED ? last : size - 1, site);
-	}
+	/* What a mask has a part of is checked in its turn, in jit_masked_in. */
+	all = size < 64 ? BIT(size) - 1 : ~0ull;
+	if (p->bounce_active && (size <= 8 || (p->bounce_active & all) == all))
+		jit_check_flat(c, gva, size - 1, site);
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)) && p->bounce_active)
 		jit_raise_err(c, X86_GP, 0);
 	if (site & SITE_MASKED) {
@@ -89,6 +89,7 @@ void jit_masked_in(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to,
 	for (unsigned n = 0; n < size; n++) {
 		if (!(c->p->bounce_active >> n & 1))
 			continue;
+		jit_check_flat(c, gva, n, c->p->bounce_site);
 		check_canonical(c, gva + n, 1);
 		if (write)
 			jit_probe(c, m, gva + n, 1, ACC_WRITE);

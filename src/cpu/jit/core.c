@@ -2,7 +2,7 @@
  * what comes back: edges to link, faults to deliver, instructions to step, interrupts, halts.
  *
  * jit_leave jumps to the setjmp at the top of the loop from any depth of helpers; nothing in
- * this frame but the parameters lives across it. */
+ * that frame but the vCPU lives across it. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
 
@@ -397,12 +397,19 @@ static bool must_attend(struct jit_cpu *c)
 	       c->st.events.interrupt_injected || c->st.events.nmi_injected;
 }
 
-enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *c, bool single)
+enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool single)
 {
+	/* clang does not know that the code below comes back to the setjmp, and may use a
+	 * parameter's place for something else; not that of a volatile. */
+	struct jit_cpu *volatile kept = cpu;
+	struct jit_cpu *c;
 	enum vcpu_stop why;
+	int left;
 
-	c->p->single = single;
-	if (__builtin_setjmp(c->p->env)) {
+	cpu->p->single = single;
+	left = __builtin_setjmp(cpu->p->env);
+	c = kept;
+	if (left) {
 		if (c->p->leave == LEAVE_SHUTDOWN)
 			return VCPU_SHUTDOWN;
 		if (c->p->leave == LEAVE_STEP) {

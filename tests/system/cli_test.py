@@ -183,7 +183,8 @@ class Life(unittest.TestCase):
         r = holon("run", "--engine", "kvm", "--kernel", "x")
         self.assertEqual(r.returncode, 1)
         self.assertIn("engine kvm: ", r.stderr)
-        self.assertIn("--force", r.stderr)
+        # There is nothing to force where there is no KVM for us.
+        self.assertEqual("--force" in r.stderr, os.access("/dev/kvm", os.R_OK | os.W_OK))
 
 
 class Signals(unittest.TestCase):

@@ -149,12 +149,8 @@ static void indirect_target(struct xlate *x, const struct insn *i)
 		x_get(x, R_14, insn_gpr(i->op[0].reg.value));
 		if (size == 4)
 			e_mov32(&x->hot, R_14, R_14);
-		if (size == 2) { /* movzx r14d, r14w */
-			e8(&x->hot, 0x45);
-			e8(&x->hot, 0x0f);
-			e8(&x->hot, 0xb7);
-			e8(&x->hot, 0xf6);
-		}
+		if (size == 2)
+			e_zero_extend16(&x->hot, R_14);
 	}
 }
 

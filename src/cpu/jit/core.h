@@ -4,7 +4,7 @@
 #include "cpu/jit/cache.h"
 
 /* Why translated code, or a helper, came back to the run loop. */
-enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN, LEAVE_REFETCH };
+enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN };
 
 #define TLB_LIST 256
 struct jit_priv {
@@ -18,10 +18,9 @@ struct jit_priv {
 		uint32_t mode;
 		struct jit_cs cs;
 	} last[3];
-	uint16_t tlb_list[3]
-			 [TLB_LIST]; /* slots filled with non-global pages since the last flush */
-	uint32_t tlb_filled[3];      /* > TLB_LIST: the list overflowed */
-	uint64_t tlb_large;          /* gigabytes with entries of large pages, hashed (tlb.c) */
+	uint16_t tlb_list[3][TLB_LIST]; /* slots filled with non-global pages since a flush */
+	uint32_t tlb_filled[3];         /* > TLB_LIST: the list overflowed */
+	uint64_t tlb_large;             /* gigabytes with entries of large pages, hashed (tlb.c) */
 	/* the bounce buffer's use by the instruction under way (step.c) */
 	uint64_t bounce_gva;
 	uint32_t bounce_site;
@@ -31,7 +30,6 @@ struct jit_priv {
 	_Atomic uint32_t wake;  /* futex: counts kicks and interrupts */
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
-	uint64_t host_gs;
 };
 
 /* engine_slow.c */

@@ -94,6 +94,15 @@ static inline void e_mov32(struct emit *e, unsigned dst, unsigned src)
 	e_rr(e, false, 0x89, dst, src);
 }
 
+/* movzx dst, dst16 */
+static inline void e_zero_extend16(struct emit *e, unsigned dst)
+{
+	e_rex(e, false, dst, 0, dst);
+	e8(e, 0x0f);
+	e8(e, 0xb7);
+	e8(e, 0xc0 | (dst & 7) << 3 | (dst & 7));
+}
+
 /* The shortest mov that puts v into dst. */
 static inline void e_mov_imm(struct emit *e, unsigned dst, uint64_t v)
 {

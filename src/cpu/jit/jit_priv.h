@@ -58,7 +58,6 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 #define MODE_AVX512  0x0200u
 #define MODE_STEP    0x0400u /* one instruction, memory through the bounce buffer */
 #define MODE_REAL    0x0800u /* real or virtual-8086 mode */
-#define MODE_ALIGN   0x1000u /* alignment checks on */
 #define MODE_PAGING  0x2000u
 #define MODE_EM      0x4000u /* CR0.EM: MMX is #UD */
 #define MODE_NOWAIT  0x8000u /* CR0.TS and MP: WAIT is #NM */

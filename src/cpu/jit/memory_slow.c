@@ -73,12 +73,8 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 	else
 		e_lea(&x->hot, width == 64, R_14, base, index, index == R_NONE ? 1 : op->mem.scale,
 		      (int32_t)disp);
-	if (width == 16) { /* movzx r14d, r14w */
-		e8(&x->hot, 0x45);
-		e8(&x->hot, 0x0f);
-		e8(&x->hot, 0xb7);
-		e8(&x->hot, 0xf6);
-	}
+	if (width == 16)
+		e_zero_extend16(&x->hot, R_14);
 }
 
 void x_linear(struct xlate *x, const struct insn *i, enum x86_sreg seg, unsigned size,
@@ -97,7 +93,7 @@ void x_linear(struct xlate *x, const struct insn *i, enum x86_sreg seg, unsigned
 		return;
 	x_store_rip(x, e, i);
 	e_mov_imm(e, R_13, (uint32_t)seg << 24 | size | access);
-	e_call_to(e, (const uint8_t *)x->k->seg_addr - (x->k->rx - x->k->rw));
+	e_call_to(e, x_thunk(x, x->k->seg_addr));
 }
 
 void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t access)
@@ -110,7 +106,7 @@ void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t acce
 	if (x->step) {
 		x_store_rip(x, e, i);
 		e_mov_imm(e, R_13, site);
-		e_call_to(e, (const uint8_t *)x->k->bounce_in - (x->k->rx - x->k->rw));
+		e_call_to(e, x_thunk(x, x->k->bounce_in));
 		return;
 	}
 	e_mov(e, R_13, R_14);
@@ -136,7 +132,7 @@ void x_slow_paths(struct xlate *x)
 		e_op_base(e, true, true, 0x03, R_14, R_13, (int32_t)s->tag);
 		x_store_rip(x, e, s->i);
 		e_mov_imm(e, R_13, s->site);
-		e_call_to(e, (const uint8_t *)x->k->miss - (x->k->rx - x->k->rw));
+		e_call_to(e, x_thunk(x, x->k->miss));
 		e_jmp_to(e, s->back);
 	}
 }
@@ -254,12 +250,8 @@ void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, u
 		e_lea(e, wide, R_14, R_15, R_NONE, 1, offset);
 	else
 		e_mov(e, R_14, R_15);
-	if (!wide && !(x->mode & MODE_STACK32)) {
-		e8(e, 0x45); /* movzx r14d, r14w */
-		e8(e, 0x0f);
-		e8(e, 0xb7);
-		e8(e, 0xf6);
-	}
+	if (!wide && !(x->mode & MODE_STACK32))
+		e_zero_extend16(e, R_14);
 	access |= SITE_STACK | flat(x, X86_SS);
 	x_linear(x, i, X86_SS, size, access);
 	x_check(x, i, size, access);
@@ -283,6 +275,6 @@ void x_written(struct xlate *x)
 	if (!x->step)
 		return;
 	x_need_slot(x);
-	e_call_to(&x->hot, (const uint8_t *)x->k->bounce_out - (x->k->rx - x->k->rw));
+	e_call_to(&x->hot, x_thunk(x, x->k->bounce_out));
 	x_clobber(x);
 }

@@ -439,11 +439,6 @@ void h_wrpkru(struct jit_cpu *c, uint64_t arg)
 	jit_raise(c, X86_UD);
 }
 
-void h_pause(struct jit_cpu *c, uint64_t arg)
-{
-	__asm__ volatile("pause");
-}
-
 /* KVM's hypercalls; none is announced in leaf 0x40000001, so none is known. */
 void h_vmmcall(struct jit_cpu *c, uint64_t arg)
 {

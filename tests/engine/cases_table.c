@@ -139,6 +139,10 @@ const struct engine_case engine_cases[] = {
 	 OUT({A, 0x12345678})},
 	{"16-bit code: push and pop", BIT(CASE_16), CODE("\x50\x5b"), IN({A, 0xabcd1234}, {B, 0}),
 	 OUT({B, 0x1234})},
+	{"16-bit code: xlat wraps at 64K", BIT(CASE_16), CODE("\x36\xd7"),
+	 IN({A, 0x20}, {B, 0xcafefff0}), OUT({A, 0x10})},
+	{"16-bit code: leave takes BP alone", BIT(CASE_16),
+	 CODE("\x66\xbd\xfc\x0f\xcd\xab\xc9\x89\xe0"), IN({A, 0}), OUT({A, 0x0ffe})},
 };
 
 const unsigned engine_case_count = sizeof engine_cases / sizeof *engine_cases;

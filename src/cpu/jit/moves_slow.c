@@ -108,7 +108,7 @@ void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg
 	struct emit *e = &x->hot;
 	enum jit_helper_kind kind;
 	const void *thunk = jit_thunk_for(x->k, h, &kind);
-	const uint8_t *to = (const uint8_t *)thunk - (x->k->rx - x->k->rw);
+	const uint8_t *to = x_thunk(x, thunk);
 
 	x_store_rip(x, e, i);
 	e_mov_imm(e, R_14, arg);
@@ -350,7 +350,7 @@ void x_xlat(struct xlate *x, const struct insn *i)
 	e8(e, 0xc0 | (R_13 & 7) << 3 | R_AX);
 	e_lea(e, i->z.address_width == 64, R_14, R_BX, R_13, 1, 0);
 	if (i->z.address_width == 16)
-		e_rr(e, false, 0x89, R_14, R_14);
+		e_zero_extend16(e, R_14);
 	x_linear(x, i, x_seg(op), 1, SITE_READ);
 	x_check(x, i, 1, SITE_READ);
 	x_clobber(x);
@@ -361,17 +361,21 @@ void x_leave(struct xlate *x, const struct insn *i)
 {
 	struct emit *e = &x->hot;
 	unsigned size = i->z.operand_width / 8u;
-	bool wide = x_code64(x);
+	bool wide = x_code64(x), narrow = !wide && !(x->mode & MODE_STACK32);
 
 	x_need_slot(x);
 	if (wide)
 		e_mov(e, R_14, R_BP);
 	else
 		e_mov32(e, R_14, R_BP);
+	if (narrow)
+		e_zero_extend16(e, R_14);
 	x_linear(x, i, X86_SS, size, SITE_READ | SITE_STACK);
 	x_check(x, i, size, SITE_READ | SITE_STACK);
 	x_clobber(x);
-	e_lea(e, wide, R_15, R_BP, R_NONE, 1, (int)size);
+	e_lea(e, wide, narrow ? R_13 : R_15, R_BP, R_NONE, 1, (int)size);
+	if (narrow)
+		x_put(x, X86_RSP, R_13, 2);
 	x_load(x, R_13, size);
 	x_put(x, X86_RBP, R_13, size);
 }
@@ -412,12 +416,8 @@ void x_bt(struct xlate *x, const struct insn *i)
 	e8(e, 0xfd);
 	e8(e, (uint8_t)(log2 + 3));
 	e_lea(e, i->z.address_width == 64, R_14, R_14, R_13, size, 0);
-	if (i->z.address_width == 16) {
-		e8(e, 0x45);
-		e8(e, 0x0f);
-		e8(e, 0xb7);
-		e8(e, 0xf6);
-	}
+	if (i->z.address_width == 16)
+		e_zero_extend16(e, R_14);
 	x_linear(x, i, x_seg(i->mem), size, access);
 	x_check(x, i, size, access);
 	x_clobber(x);

@@ -1,0 +1,118 @@
+/* block: disk images. A struct block is one open image with all below it: its format (raw,
+ * qcow2), the protocol that holds its bytes (a file or block device, NBD), and its backing
+ * chain. Users: virtio-blk (block_submit), the disk commands (the plain calls), snapshots.
+ *
+ * Threads: an image belongs to one struct block_ctx, and that to one thread: the I/O thread
+ * whose loop it was made with, or the command's only thread. All calls are made there, and
+ * done() runs there. No call takes a lock.
+ *
+ * Promises on a crash of the host or of this process (docs/block.md): what a completed
+ * BLOCK_FLUSH, or a completed write with BLOCK_FUA, covered is on the disk. Metadata is
+ * written in an order that leaves an image at worst with leaked clusters.
+ *
+ * Offsets and lengths are bytes of the guest's disk, any alignment (the formats and the
+ * O_DIRECT layer read, change and write where the medium wants more). */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "base/loop.h"
+
+struct block;
+struct block_ctx; /* coroutines and the I/O engine (io_uring, or a thread pool) of one thread */
+
+enum block_cache {
+	BLOCK_CACHE_NONE,         /* O_DIRECT where the file system has it; flush on request */
+	BLOCK_CACHE_WRITEBACK,    /* host page cache; flush on request */
+	BLOCK_CACHE_WRITETHROUGH, /* host page cache; every write is flushed before it completes */
+	BLOCK_CACHE_UNSAFE,       /* host page cache; flushes are ignored */
+};
+
+enum block_engine { BLOCK_ENGINE_AUTO, BLOCK_ENGINE_URING, BLOCK_ENGINE_THREADS };
+
+/* l: the loop of the thread that will use it (may not run yet), or NULL: the plain calls then
+ * run a loop of the context's own until they are done. */
+WARN_UNUSED int block_ctx_new(struct block_ctx **out, struct loop *l, enum block_engine engine,
+			      struct err *e);
+void block_ctx_free(struct block_ctx *c); /* after its images; accepts NULL */
+
+struct block_limits { /* token buckets; 0: no limit; bursts in bytes and requests */
+	uint64_t bps, iops, bps_burst, iops_burst;
+};
+
+struct block_opts {
+	const char *file;   /* path, or nbd:// nbd+unix:// URI */
+	const char *format; /* "raw", "qcow2"; NULL: by what the file begins with */
+	bool read_only;
+	bool no_lock;    /* open beside a writer (info of a running VM's disk) */
+	bool no_backing; /* this layer alone: what it has not reads as zeros */
+	/* With no_lock: metadata may be inconsistent, errors are to be expected. */
+	bool repair_later; /* open even when marked dirty or corrupt, for check and repair */
+	enum block_cache cache;
+	bool discard; /* pass discards on to the file (default for VMs: true) */
+	struct block_limits limits;
+};
+
+WARN_UNUSED int block_open(struct block **out, struct block_ctx *c, const struct block_opts *o,
+			   struct err *e);
+/* Waits for what is in flight, writes metadata back and flushes; accepts NULL. -errno when
+ * that failed: what was flushed before is safe all the same. */
+int block_close(struct block *b, struct err *e);
+
+uint64_t block_size(const struct block *b); /* bytes */
+bool block_read_only(const struct block *b);
+const char *block_format(const struct block *b);
+const char *block_file(const struct block *b);
+struct block *block_backing(const struct block *b); /* NULL: none; stays b's */
+
+/* --- asynchronous, for devices --- */
+
+enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_ZERO };
+#define BLOCK_FUA   1u /* WRITE, ZERO: on the disk before done() */
+#define BLOCK_UNMAP 2u /* ZERO: the space may be given back */
+
+struct block_req { /* the caller's, until done() */
+	enum block_op op;
+	unsigned flags;
+	uint64_t offset, len; /* len: also for READ and WRITE, the sum of iov */
+	const struct iovec *iov;
+	unsigned iov_count;
+	/* result: 0 or -errno (-ENOSPC, -EIO, ...). A range outside of the disk is -EINVAL. May
+	 * be called before block_submit returns. */
+	void (*done)(struct block_req *r, int result);
+
+	struct block *block; /* block's own from here on */
+	struct block_req *next;
+};
+void block_submit(struct block *b, struct block_req *r);
+unsigned block_in_flight(const struct block *b);
+/* drained(ctx) once nothing is in flight; the caller submits nothing in between. */
+void block_drain(struct block *b, void (*drained)(void *ctx), void *ctx);
+/* Other limits, from now on. */
+void block_set_limits(struct block *b, const struct block_limits *l);
+
+/* --- plain, for commands: they return when it is done. Not from a coroutine of c. --- */
+
+WARN_UNUSED int block_read(struct block *b, uint64_t offset, void *to, uint64_t len);
+WARN_UNUSED int block_write(struct block *b, uint64_t offset, const void *from, uint64_t len);
+WARN_UNUSED int block_zero(struct block *b, uint64_t offset, uint64_t len, unsigned flags);
+WARN_UNUSED int block_discard(struct block *b, uint64_t offset, uint64_t len);
+WARN_UNUSED int block_flush(struct block *b);
+
+/* What [offset, *len) is: the longest run of one kind from offset on, at most *len at entry. */
+enum block_kind {
+	BLOCK_DATA,   /* in this layer, at host_offset of its file if has_offset */
+	BLOCK_ZEROES, /* in this layer, reads as zeros */
+	BLOCK_ABSENT, /* not in this layer: the backing image's, or zeros without one */
+};
+struct block_extent {
+	enum block_kind kind;
+	uint64_t len;
+	bool has_offset, compressed, allocated; /* allocated: takes space in the file */
+	uint64_t host_offset;
+};
+WARN_UNUSED int block_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);

@@ -34,23 +34,26 @@ enum block_cache {
 
 enum block_engine { BLOCK_ENGINE_AUTO, BLOCK_ENGINE_URING, BLOCK_ENGINE_THREADS };
 
-/* l: the loop of the thread that will use it (may not run yet), or NULL: the plain calls then
- * run a loop of the context's own until they are done. */
+/* l: the loop of the thread that will use it, or NULL: a loop of the context's own. The plain
+ * calls run the loop until they are done, so they work before its thread has started (on the
+ * thread that sets it up) and from the loop's callbacks, which may see others meanwhile. */
 WARN_UNUSED int block_ctx_new(struct block_ctx **out, struct loop *l, enum block_engine engine,
 			      struct err *e);
 void block_ctx_free(struct block_ctx *c); /* after its images; accepts NULL */
+struct loop *block_ctx_loop(struct block_ctx *c);
+const char *block_ctx_engine(const struct block_ctx *c); /* "io_uring", "threads" */
 
 struct block_limits { /* token buckets; 0: no limit; bursts in bytes and requests */
 	uint64_t bps, iops, bps_burst, iops_burst;
 };
 
 struct block_opts {
-	const char *file;   /* path, or nbd:// nbd+unix:// URI */
+	const char *file;   /* path, file:PATH, or URI: nbd:// nbds:// nbd+unix:// nbds+unix:// */
 	const char *format; /* "raw", "qcow2"; NULL: by what the file begins with */
 	bool read_only;
-	bool no_lock;    /* open beside a writer (info of a running VM's disk) */
-	bool no_backing; /* this layer alone: what it has not reads as zeros */
-	/* With no_lock: metadata may be inconsistent, errors are to be expected. */
+	bool no_lock;      /* open beside a writer (info of a running VM's disk) */
+			   /* metadata may be inconsistent then, errors are to be expected */
+	bool no_backing;   /* this layer alone: what it has not reads as zeros */
 	bool repair_later; /* open even when marked dirty or corrupt, for check and repair */
 	enum block_cache cache;
 	bool discard; /* pass discards on to the file (default for VMs: true) */
@@ -68,6 +71,7 @@ bool block_read_only(const struct block *b);
 const char *block_format(const struct block *b);
 const char *block_file(const struct block *b);
 struct block *block_backing(const struct block *b); /* NULL: none; stays b's */
+struct block_ctx *block_ctx_of(const struct block *b);
 
 /* --- asynchronous, for devices --- */
 
@@ -116,3 +120,27 @@ struct block_extent {
 	uint64_t host_offset;
 };
 WARN_UNUSED int block_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);
+
+/* --- making and resizing images: plain, too --- */
+
+enum block_prealloc {
+	BLOCK_PREALLOC_OFF,
+	BLOCK_PREALLOC_METADATA, /* tables are there, data is sparse */
+	BLOCK_PREALLOC_FALLOC,   /* space is taken, not written */
+	BLOCK_PREALLOC_FULL,     /* zeros are written */
+};
+
+struct block_create_opts {
+	const char *file, *format; /* a file that is there is emptied first */
+	uint64_t size;
+	enum block_prealloc prealloc;
+	/* qcow2 */
+	const char *backing_file, *backing_format; /* as they shall stand in it; NULL: none */
+	uint32_t cluster_size;                     /* bytes; 0: 64 KiB */
+	unsigned refcount_bits;                    /* 0: 16 */
+	bool lazy_refcounts, extended_l2, zstd;
+};
+WARN_UNUSED int block_create(struct block_ctx *c, const struct block_create_opts *o, struct err *e);
+/* Nothing may be in flight. Growing: the new part reads as zeros. */
+WARN_UNUSED int block_resize(struct block *b, uint64_t size, enum block_prealloc prealloc,
+			     struct err *e);

@@ -4,21 +4,30 @@
  *   io_uring.c   the engine over liburing     io_threads.c  over a thread pool
  *   file.c       protocol: files, block devices; O_DIRECT alignment; locks
  *   nbd.c        protocol: NBD through libnbd
+ *   faulty.c     protocol for tests: injects errors   crashlog.c  records for power-cut tests
  *   block.c      open, close, submit: limits, write-through, backing chain, bounds
  *   raw.c        format raw               qcow2*.c     format qcow2
  *
  * Layers: block (format) -> proto (bytes of a file) -> I/O engine. Functions of both tables
- * below run inside a coroutine of ctx->coros and wait there; they return 0 or -errno. */
+ * below run inside a coroutine of ctx->coros and wait there; they return 0 or -errno. Requests
+ * of one image run side by side, each in a coroutine of its own.
+ *
+ * An iovec array here has at most BLOCK_IOV_MAX entries and a backing chain at most
+ * BLOCK_CHAIN_MAX images, so that a slice of an array fits on the stack at each layer. */
 #pragma once
 
 #include "base/coro.h"
 #include "block/block.h"
 
+#define BLOCK_IOV_MAX   256
+#define BLOCK_CHAIN_MAX 32
+
 /* The bytes of an image, wherever they are. */
 struct proto {
 	const struct proto_ops *ops;
 	struct block_ctx *ctx;
-	uint64_t size; /* bytes, as last known */
+	uint64_t size; /* bytes, as last known; a write behind it makes a file larger */
+	bool growable; /* regular files; else a write or truncate behind size is -ENOSPC */
 	bool read_only;
 	bool can_discard; /* punches holes */
 	unsigned align;   /* no stricter than this is worthwhile (O_DIRECT); proto takes any */
@@ -35,22 +44,35 @@ struct proto_ops {
 	int (*zero)(struct proto *p, uint64_t offset, uint64_t len, bool unmap);
 	int (*discard)(struct proto *p, uint64_t offset, uint64_t len);
 	int (*truncate)(struct proto *p, uint64_t size);
+	/* Takes up space there, keeping contents. NULL, or -ENOTSUP: cannot. */
+	int (*allocate)(struct proto *p, uint64_t offset, uint64_t len);
 	/* Like block_map, of the file's own holes. NULL: all is data. */
 	int (*map)(struct proto *p, uint64_t offset, uint64_t len, struct block_extent *out);
 	void (*close)(struct proto *p);
 };
 
+/* In a coroutine, like all below. */
 WARN_UNUSED int proto_open(struct proto **out, struct block_ctx *c, const struct block_opts *o,
 			   struct err *e);
-/* In a coroutine: */
+/* Of an empty file: made, or made empty. */
+WARN_UNUSED int proto_create(struct proto **out, struct block_ctx *c, const char *file,
+			     struct err *e);
+void proto_close(struct proto *p); /* accepts NULL; no flush */
 int proto_read(struct proto *p, uint64_t offset, void *to, uint64_t len);
 int proto_write(struct proto *p, uint64_t offset, const void *from, uint64_t len);
+int proto_flush(struct proto *p);
+/* Always work: by the proto's own means, or by writing zeros / not at all. */
+int proto_zero(struct proto *p, uint64_t offset, uint64_t len, bool unmap);
+int proto_discard(struct proto *p, uint64_t offset, uint64_t len);
 
 struct block_driver {
 	const char *name;
 	/* head: the first 512 bytes or fewer. */
 	bool (*probe)(const uint8_t *head, uint64_t len);
-	/* b->proto is open; sets b->size, b->state, and b->backing_file/format if there are. */
+	/* Fills an empty p with a new image. */
+	int (*create)(struct proto *p, const struct block_create_opts *o, struct err *e);
+	/* b->proto is open; sets b->size, b->state, and b->backing_file/format (malloc'ed) if
+	 * there are. When it fails it has freed b->state. */
 	int (*open)(struct block *b, struct err *e);
 	/* All in a coroutine. Ranges are within b->size. readv: of this layer alone where
 	 * it is present; for what is absent calls block_read_backing. */
@@ -62,7 +84,7 @@ struct block_driver {
 	int (*zero)(struct block *b, uint64_t offset, uint64_t len, bool unmap);
 	int (*discard)(struct block *b, uint64_t offset, uint64_t len);
 	int (*map)(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);
-	int (*resize)(struct block *b, uint64_t size, bool preallocate, struct err *e);
+	int (*resize)(struct block *b, uint64_t size, enum block_prealloc prealloc, struct err *e);
 	int (*close)(struct block *b, struct err *e); /* metadata back, flush, free b->state */
 };
 
@@ -79,7 +101,10 @@ struct block {
 	struct block *backing;
 
 	/* block.c's own: */
+	char *file;       /* copy of opts.file */
+	bool guessed_raw; /* no format was named: block.c guards its first sector */
 	unsigned in_flight;
+	uint64_t write_gen, flushed_gen; /* writes completed; covered by the last flush */
 	void (*drained)(void *ctx);
 	void *drained_ctx;
 	struct throttle *throttle;
@@ -90,6 +115,10 @@ int block_read_backing(struct block *b, uint64_t offset, const struct iovec *iov
 		       uint64_t len);
 
 struct coros *block_coros(struct block_ctx *c);
+/* In a coroutine: waits; runs fn(arg) in a worker thread (decompression) and waits for its
+ * result. */
+void block_sleep(struct block_ctx *c, uint64_t ns);
+int block_offload(struct block_ctx *c, int (*fn)(void *arg), void *arg);
 /* Runs fn(arg) in a coroutine and returns its result when it is done (the plain calls). */
 int block_run(struct block_ctx *c, int (*fn)(void *arg), void *arg);
 

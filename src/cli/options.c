@@ -107,7 +107,8 @@ static int choice_parse(const char *text, const char *list, int *choice, struct 
 	return err_set(e, EINVAL, "'%s'", text);
 }
 
-static int set_value(const struct option *o, void *into, const char *text, struct err *e)
+int option_set(const struct option *o, const char *dashes, void *into, const char *text,
+	       struct err *e)
 {
 	void *at = (char *)into + o->offset;
 	int r = 0;
@@ -117,7 +118,8 @@ static int set_value(const struct option *o, void *into, const char *text, struc
 	case OPT_TEXT: *(const char **)at = text; break;
 	case OPT_FILE:
 		if (!*text)
-			return err_set(e, EINVAL, "--%s needs a value: %s", o->name, o->value);
+			return err_set(e, EINVAL, "%s%s needs a value: %s", dashes, o->name,
+				       o->value);
 		*(const char **)at = text;
 		break;
 	case OPT_COUNT: r = count_parse(text, at, e); break;
@@ -125,11 +127,11 @@ static int set_value(const struct option *o, void *into, const char *text, struc
 	case OPT_CHOICE:
 		r = choice_parse(text, o->value, at, e);
 		if (r < 0)
-			return err_set(e, EINVAL, "--%s: '%s' is none of %s", o->name, text,
+			return err_set(e, EINVAL, "%s%s: '%s' is none of %s", dashes, o->name, text,
 				       o->value);
 		break;
 	}
-	return r < 0 ? err_wrap(e, "--%s", o->name) : 0;
+	return r < 0 ? err_wrap(e, "%s%s", dashes, o->name) : 0;
 }
 
 static const struct option *find(const struct option_table *t, unsigned tables, const char *name,
@@ -199,7 +201,7 @@ static int take_option(const struct option_table *t, unsigned tables, int argc, 
 			return err_set(e, EINVAL, "--%s needs a value: %s", o->name, o->value);
 		value = argv[++*at];
 	}
-	return set_value(o, in->into, value, e);
+	return option_set(o, "--", in->into, value, e);
 }
 
 int options_parse(const struct option_table *t, unsigned tables, int argc, char **argv, int *words,

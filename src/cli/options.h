@@ -43,6 +43,10 @@ WARN_UNUSED int options_parse(const struct option_table *t, unsigned tables, int
 			      int *words, struct err *e);
 WARN_UNUSED int options_check(const struct option_table *t, struct err *e);
 
+/* Puts one value into the struct; dashes stand before the option's name in messages. */
+WARN_UNUSED int option_set(const struct option *o, const char *dashes, void *into, const char *text,
+			   struct err *e);
+
 /* "512M", "2G", "65536": bytes, with K, M, G or T (powers of 1024). */
 WARN_UNUSED int size_parse(const char *text, uint64_t *bytes, struct err *e);
 

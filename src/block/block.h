@@ -57,6 +57,9 @@ struct block_opts {
 	bool repair_later; /* open even when marked dirty or corrupt, for check and repair */
 	enum block_cache cache;
 	bool discard; /* pass discards on to the file (default for VMs: true) */
+	/* qcow2: an internal snapshot to read instead of the disk, by id or name; read_only. */
+	const char *snapshot;
+	uint64_t metadata_bytes; /* qcow2: bound of the metadata cache; 0: 4 MiB */
 	struct block_limits limits;
 };
 

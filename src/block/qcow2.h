@@ -1,0 +1,93 @@
+/* qcow2: disk images of QEMU's format, versions 2 and 3, as docs/interop/qcow2 of QEMU has
+ * it; docs/qcow2.md says how one is kept consistent. Reading and writing go through block.h;
+ * what only this format has is here: making an image, what its header says, check and
+ * repair, internal snapshots, compressed writes, another backing file.
+ *
+ * All are plain calls like block_read: on the context's thread, not from a coroutine. Those
+ * that take a struct block want one whose format is "qcow2", else -EINVAL. To read an image
+ * as of an internal snapshot, open it with block_opts.snapshot.
+ *
+ * Not supported, and refused in words when met: encryption, unknown incompatible features,
+ * an external data file. Persistent bitmaps are left alone; what is written to the image
+ * marks them as not in use any more, as the format has it. */
+#pragma once
+
+#include "block/block.h"
+
+enum qcow2_compression { QCOW2_ZLIB, QCOW2_ZSTD };
+enum qcow2_preallocation {
+	QCOW2_PREALLOC_OFF,
+	QCOW2_PREALLOC_METADATA, /* tables filled, file sparse */
+	QCOW2_PREALLOC_FALLOC,   /* and its space reserved */
+	QCOW2_PREALLOC_FULL,     /* and written */
+};
+
+struct qcow2_create {
+	uint64_t size;          /* bytes; rounded up to 512 */
+	uint64_t cluster_bytes; /* a power of two, 512 .. 2 MiB; 0: 64 KiB */
+	unsigned version;       /* 2 or 3; 0: 3 */
+	unsigned refcount_bits; /* 1, 2, 4, .. 64; 0: 16 */
+	bool lazy_refcounts, extended_l2;
+	enum qcow2_compression compression;
+	enum qcow2_preallocation preallocation;
+	const char *backing_file, *backing_format; /* as stored, not opened; NULL: none */
+};
+
+/* Makes the image, in place of what the file held; a file that another process has open as
+ * an image is refused. The header comes last: interrupted, it leaves no valid image. */
+WARN_UNUSED int qcow2_create(struct block_ctx *c, const char *file, const struct qcow2_create *o,
+			     struct err *e);
+/* Is (features, sizes) possible? The checks of qcow2_create without the file. */
+WARN_UNUSED int qcow2_create_check(const struct qcow2_create *o, struct err *e);
+
+struct qcow2_snapshot {
+	char *id, *name;
+	uint64_t disk_size;  /* bytes */
+	uint64_t state_size; /* bytes of VM state */
+	uint64_t date_sec, date_nsec, vm_clock_ns;
+};
+
+struct qcow2_info {
+	unsigned version, refcount_bits;
+	uint64_t cluster_bytes, file_bytes;
+	bool lazy_refcounts, extended_l2, dirty, corrupt, bitmaps;
+	enum qcow2_compression compression;
+	unsigned snapshot_count;
+	const struct qcow2_snapshot *snapshots; /* the image's, until it is closed */
+};
+WARN_UNUSED int qcow2_get_info(struct block *b, struct qcow2_info *out);
+
+/* check: what of an image does not add up. Leaks waste space; corruptions may cost data. */
+enum qcow2_fix { QCOW2_FIX_NONE, QCOW2_FIX_LEAKS, QCOW2_FIX_ALL };
+struct qcow2_check {
+	uint64_t corruptions, leaks, check_errors; /* left; check_errors: could not be read */
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t image_end_offset; /* bytes of the file in use */
+	uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+	/* Each finding in words, if wanted; set by the caller. */
+	void (*report)(void *ctx, const char *text);
+	void *report_ctx;
+};
+/* For fixes the image is open for writing, best with repair_later. 0 also with findings. */
+WARN_UNUSED int qcow2_check(struct block *b, enum qcow2_fix fix, struct qcow2_check *r,
+			    struct err *e);
+
+/* Names another backing file in the header (NULL: none), nothing else; b goes on with the
+ * one it has open. */
+WARN_UNUSED int qcow2_set_backing(struct block *b, const char *file, const char *format,
+				  struct err *e);
+
+/* Writes one whole cluster (the last one of the disk may be short) compressed, or plain when
+ * that is not smaller. offset: a multiple of cluster_bytes. */
+WARN_UNUSED int qcow2_write_compressed(struct block *b, uint64_t offset, const void *from,
+				       uint64_t len);
+
+/* Drops all that this layer holds, so that the disk is the backing image's again (after a
+ * commit). -ENOTSUP with internal snapshots. */
+WARN_UNUSED int qcow2_make_empty(struct block *b, struct err *e);
+
+/* Changes of an existing image; what is NULL or negative stays. */
+struct qcow2_amend {
+	int lazy_refcounts;
+};
+WARN_UNUSED int qcow2_amend(struct block *b, const struct qcow2_amend *o, struct err *e);

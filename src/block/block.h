@@ -139,6 +139,7 @@ struct block_create_opts {
 	enum block_prealloc prealloc;
 	/* qcow2 */
 	const char *backing_file, *backing_format; /* as they shall stand in it; NULL: none */
+	unsigned version;                          /* 2 or 3; 0: 3 */
 	uint32_t cluster_size;                     /* bytes; 0: 64 KiB */
 	unsigned refcount_bits;                    /* 0: 16 */
 	bool lazy_refcounts, extended_l2, zstd;

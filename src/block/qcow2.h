@@ -1,7 +1,7 @@
 /* qcow2: disk images of QEMU's format, versions 2 and 3, as docs/interop/qcow2 of QEMU has
  * it; docs/qcow2.md says how one is kept consistent. Reading and writing go through block.h;
- * what only this format has is here: making an image, what its header says, check and
- * repair, internal snapshots, compressed writes, another backing file.
+ * what only this format has is here: what its header says, check and repair, internal
+ * snapshots, compressed writes, another backing file.
  *
  * All are plain calls like block_read: on the context's thread, not from a coroutine. Those
  * that take a struct block want one whose format is "qcow2", else -EINVAL. To read an image
@@ -14,32 +14,6 @@
 
 #include "block/block.h"
 
-enum qcow2_compression { QCOW2_ZLIB, QCOW2_ZSTD };
-enum qcow2_preallocation {
-	QCOW2_PREALLOC_OFF,
-	QCOW2_PREALLOC_METADATA, /* tables filled, file sparse */
-	QCOW2_PREALLOC_FALLOC,   /* and its space reserved */
-	QCOW2_PREALLOC_FULL,     /* and written */
-};
-
-struct qcow2_create {
-	uint64_t size;          /* bytes; rounded up to 512 */
-	uint64_t cluster_bytes; /* a power of two, 512 .. 2 MiB; 0: 64 KiB */
-	unsigned version;       /* 2 or 3; 0: 3 */
-	unsigned refcount_bits; /* 1, 2, 4, .. 64; 0: 16 */
-	bool lazy_refcounts, extended_l2;
-	enum qcow2_compression compression;
-	enum qcow2_preallocation preallocation;
-	const char *backing_file, *backing_format; /* as stored, not opened; NULL: none */
-};
-
-/* Makes the image, in place of what the file held; a file that another process has open as
- * an image is refused. The header comes last: interrupted, it leaves no valid image. */
-WARN_UNUSED int qcow2_create(struct block_ctx *c, const char *file, const struct qcow2_create *o,
-			     struct err *e);
-/* Is (features, sizes) possible? The checks of qcow2_create without the file. */
-WARN_UNUSED int qcow2_create_check(const struct qcow2_create *o, struct err *e);
-
 struct qcow2_snapshot {
 	char *id, *name;
 	uint64_t disk_size;  /* bytes */
@@ -50,8 +24,7 @@ struct qcow2_snapshot {
 struct qcow2_info {
 	unsigned version, refcount_bits;
 	uint64_t cluster_bytes, file_bytes;
-	bool lazy_refcounts, extended_l2, dirty, corrupt, bitmaps;
-	enum qcow2_compression compression;
+	bool lazy_refcounts, extended_l2, zstd, dirty, corrupt, bitmaps;
 	unsigned snapshot_count;
 	const struct qcow2_snapshot *snapshots; /* the image's, until it is closed */
 };

@@ -1,7 +1,8 @@
 /* cli: the command line. Only this room (and the daemon to come) prints to people.
  *
- * commands.c holds the one table of commands and options; main.c finds the command there,
- * parses its options into its struct and calls it. */
+ * The commands make one table: root_command in commands.c is a group, and a group's commands
+ * may be groups again. Each of the root's has its options in commands_NAME.c, or here. main.c
+ * finds the command by its words, parses its options into its struct and calls it. */
 #pragma once
 
 #include "cli/options.h"
@@ -13,22 +14,33 @@ enum exit_status {
 	EXIT_SIGNALLED = 128 /* run: plus the number of the second signal */
 };
 
+#define WORDS_FILES "file" /* see struct command */
+#define WORDS_MANY  4096
+
+/* A command, or a group of commands, which has only name, summary, text and group. */
 struct command {
-	const char *name;
-	const char *words;   /* what follows the options, for usage: "[COMMAND]"; NULL: nothing */
+	const char *name;    /* all that is typed before the options: "run", "disk create" */
+	const char *words;   /* what else is typed, for usage: "FILE [SIZE]"; NULL: nothing */
 	const char *summary; /* one line */
 	const char *text;    /* further lines of help; may be NULL */
+	const struct command *const *group; /* NULL-ended; NULL: a command */
 	const struct option *option;
 	const void *defaults; /* a struct of the command's own, opts_size bytes */
 	size_t opts_size;
-	int max_words;
+	int min_words, max_words;
+	const char *complete; /* words: WORDS_FILES, or a list "a|b|c"; NULL: nothing known */
+	/* What the table cannot say: which options and words need or exclude each other. NULL:
+	 * nothing of that kind. */
+	int (*check)(const void *opts, int words, char **word, struct err *e);
 	int (*run)(const void *opts, int words, char **word); /* returns the exit status */
 };
 
-extern const struct command *const commands[]; /* NULL-ended */
-const struct command *find_command(const char *name);
-/* Says on stderr that there is no such command, and which one may have been meant. */
-void unknown_command(const char *name);
+extern const struct command root_command;
+/* Goes down from the root as long as word[0..n) are names; *used of them were. Returns where it
+ * ended: a command; a group when the words ended or an option came; or NULL, having said on
+ * stderr that there is no such command, and which one may have been meant. */
+const struct command *find_command(int n, char **word, int *used);
+const char *command_word(const struct command *c); /* the last one of its name */
 
 /* Options that every command takes. */
 struct common_opts {
@@ -39,6 +51,8 @@ struct common_opts {
 extern const struct option common_options[];
 
 /* --- each command's struct and its doing --- */
+extern const struct command run_command;
+
 struct run_opts {
 	const char *name;
 	int engine; /* enum engine_choice */

@@ -36,17 +36,16 @@ int cmd_version(const void *opts, int words, char **word)
 
 int cmd_help(const void *opts, int words, char **word)
 {
-	const struct command *c = words ? find_command(word[0]) : NULL;
+	int used;
+	const struct command *c = find_command(words, word, &used);
 
-	if (words && !c) {
-		unknown_command(word[0]);
+	if (c && used < words) {
+		fprintf(stderr, "holon help: '%s' has no commands\n", c->name);
 		return EXIT_TROUBLE;
 	}
 	if (c)
-		help_command_text(c, stdout);
-	else
-		help_overview(stdout);
-	return EXIT_DONE;
+		help_text(c, stdout);
+	return c ? EXIT_DONE : EXIT_TROUBLE;
 }
 
 static int doctor_json(const char *engine, const char *reason, const struct host_fact *fact, int n)

@@ -7,15 +7,18 @@
 #define HELP_COLUMN 26u
 #define HELP_WIDTH  80u
 
-void help_overview(FILE *to)
+static void group_text(const struct command *group, FILE *to)
 {
-	fprintf(to,
-		"Usage: holon COMMAND [OPTION...]\n\n"
-		"Runs virtual machines, on KVM where that works and on its own binary translator\n"
-		"where it does not.\n\nCommands:\n");
-	for (const struct command *const *c = commands; *c; c++)
-		fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
-	fprintf(to, "\n'holon help COMMAND' explains one of them.\n");
+	const char *gap = *group->name ? " " : "";
+
+	fprintf(to, "Usage: holon %s%sCOMMAND [OPTION...]\n\n%s.\n", group->name, gap,
+		group->summary);
+	if (group->text)
+		fprintf(to, "\n%s", group->text);
+	fprintf(to, "\nCommands:\n");
+	for (const struct command *const *c = group->group; *c; c++)
+		fprintf(to, "  %-10s %s\n", command_word(*c), (*c)->summary);
+	fprintf(to, "\n'holon help %s%sCOMMAND' explains one of them.\n", group->name, gap);
 }
 
 /* Prints text from column on, broken at blanks, and ends the line. */
@@ -50,6 +53,8 @@ static void option_line(const struct option *o, FILE *to)
 	}
 	fprintf(to, "%*s", (int)(HELP_COLUMN - at), "");
 	wrapped(o->help, HELP_COLUMN, to);
+	if (o->repeats)
+		fprintf(to, "%*sMay be given several times.\n", (int)HELP_COLUMN, "");
 }
 
 static void option_lines(const struct option *o, FILE *to)
@@ -58,7 +63,7 @@ static void option_lines(const struct option *o, FILE *to)
 		option_line(o, to);
 }
 
-void help_command_text(const struct command *c, FILE *to)
+static void command_text(const struct command *c, FILE *to)
 {
 	fprintf(to, "Usage: holon %s", c->name);
 	for (const struct option *o = c->option; o->name; o++)
@@ -71,6 +76,14 @@ void help_command_text(const struct command *c, FILE *to)
 	fprintf(to, "\nOptions:\n");
 	option_lines(c->option, to);
 	option_lines(common_options, to);
+}
+
+void help_text(const struct command *c, FILE *to)
+{
+	if (c->group)
+		group_text(c, to);
+	else
+		command_text(c, to);
 }
 
 /* --- mdoc(7) --- */
@@ -98,6 +111,8 @@ static void man_option(const struct option *o, FILE *to)
 		fprintf(to, " Ar %s", o->value);
 	fputc('\n', to);
 	man_text(o->help, to);
+	if (o->repeats)
+		fputs("\nMay be given several times.", to);
 	fputc('\n', to);
 }
 
@@ -109,29 +124,62 @@ static void man_options(const struct option *o, FILE *to)
 	fprintf(to, ".El\n");
 }
 
+static void man_command(const struct command *c, FILE *to)
+{
+	fprintf(to, ".Ss holon %s%s%s\n%s.\n", c->name, c->words ? " " : "",
+		c->words ? c->words : "", c->summary);
+	if (c->text) {
+		fprintf(to, ".Bd -literal -offset indent\n");
+		man_text(c->text, to);
+		fprintf(to, ".Ed\n");
+	}
+	if (c->group)
+		for (const struct command *const *sub = c->group; *sub; sub++)
+			man_command(*sub, to);
+	else if (c->option->name)
+		man_options(c->option, to);
+}
+
 void help_man(FILE *to)
 {
-	for (const struct command *const *c = commands; *c; c++) {
-		fprintf(to, ".Ss holon %s%s%s\n%s.\n", (*c)->name, (*c)->words ? " " : "",
-			(*c)->words ? (*c)->words : "", (*c)->summary);
-		if ((*c)->text) {
-			fprintf(to, ".Bd -literal -offset indent\n");
-			man_text((*c)->text, to);
-			fprintf(to, ".Ed\n");
-		}
-		if ((*c)->option->name)
-			man_options((*c)->option, to);
-	}
+	for (const struct command *const *c = root_command.group; *c; c++)
+		man_command(*c, to);
 	fprintf(to, ".Ss Options of every command\n");
 	man_options(common_options, to);
 }
 
 /* --- bash --- */
 
+/* Lines of a shell 'case' over a command's name. */
+static void bash_group(const struct command *c, FILE *to)
+{
+	if (!c->group)
+		return;
+	fprintf(to, "\t'%s') REPLY='", c->name);
+	for (const struct command *const *sub = c->group; *sub; sub++)
+		fprintf(to, "%s%s", sub == c->group ? "" : " ", command_word(*sub));
+	fputs("' ;;\n", to);
+}
+
 static void bash_words(const struct option *o, FILE *to)
 {
 	for (; o->name; o++)
 		fprintf(to, " --%s", o->name);
+}
+
+static void bash_options(const struct command *c, FILE *to)
+{
+	if (c->group)
+		return;
+	fprintf(to, "\t'%s') REPLY='", c->name);
+	bash_words(c->option, to);
+	bash_words(common_options, to);
+	fputs("' ;;\n", to);
+}
+
+static const char *value_kind(const struct option *o)
+{
+	return o->kind == OPT_FILE ? "file" : o->kind == OPT_CHOICE ? o->value : "none";
 }
 
 /* One pattern of a shell 'case' per option that takes a value: what may stand there. */
@@ -140,35 +188,63 @@ static void bash_values(const char *command, const struct option *o, FILE *to)
 	for (; o->name; o++) {
 		if (o->kind == OPT_FLAG)
 			continue;
-		fprintf(to, "\t%s:--%s) ", command, o->name);
-		if (o->kind == OPT_FILE)
-			fputs("REPLY=file", to);
-		else if (o->kind == OPT_CHOICE)
-			fprintf(to, "REPLY='%s'", o->value);
-		else
-			fputs("REPLY=none", to);
-		fputs(" ;;\n", to);
+		fprintf(to, "\t%s:--%s", command, o->name);
+		if (o->letter)
+			fprintf(to, "|%s:-%c", command, o->letter);
+		fprintf(to, ") REPLY='%s' ;;\n", value_kind(o));
 	}
+}
+
+static void bash_command_values(const struct command *c, FILE *to)
+{
+	char name[64];
+
+	snprintf(name, sizeof name, "'%s'", c->name);
+	if (!c->group)
+		bash_values(name, c->option, to);
+}
+
+static void bash_complete(const struct command *c, FILE *to)
+{
+	if (c->complete)
+		fprintf(to, "\t'%s') REPLY='%s' ;;\n", c->name, c->complete);
+}
+
+static void each_command(const struct command *c, void (*print)(const struct command *c, FILE *to),
+			 FILE *to)
+{
+	print(c, to);
+	for (const struct command *const *sub = c->group; sub && *sub; sub++)
+		each_command(*sub, print, to);
+}
+
+static void bash_case(const char *head, void (*print)(const struct command *c, FILE *to), FILE *to)
+{
+	fprintf(to, "%s\n{\n\tcase $1 in\n", head);
+	each_command(&root_command, print, to);
+}
+
+static void bash_esac(FILE *to)
+{
+	fprintf(to, "\t*) REPLY= ;;\n\tesac\n}\n\n");
 }
 
 void help_bash(FILE *to)
 {
-	fprintf(to, "_holon_commands='");
-	for (const struct command *const *c = commands; *c; c++)
-		fprintf(to, "%s%s", c == commands ? "" : " ", (*c)->name);
-	fprintf(to, "'\n\n_holon_options()\n{\n\tcase $1 in\n");
-	for (const struct command *const *c = commands; *c; c++) {
-		fprintf(to, "\t%s) REPLY='", (*c)->name);
-		bash_words((*c)->option, to);
-		bash_words(common_options, to);
-		fprintf(to, "' ;;\n");
-	}
-	fprintf(to,
-		"\t*) REPLY= ;;\n\tesac\n}\n\n"
+	bash_case("# $1: a group, empty for all. REPLY: its commands; empty: it is none.\n"
+		  "_holon_commands()",
+		  bash_group, to);
+	bash_esac(to);
+	bash_case("# $1: a command\n_holon_options()", bash_options, to);
+	bash_esac(to);
+	bash_case(
 		"# $1: command:option. REPLY: file, none, a list a|b|c, or empty: takes no value.\n"
-		"_holon_value()\n{\n\tcase $1 in\n");
-	for (const struct command *const *c = commands; *c; c++)
-		bash_values((*c)->name, (*c)->option, to);
+		"_holon_value()",
+		bash_command_values, to);
 	bash_values("*", common_options, to);
-	fprintf(to, "\t*) REPLY= ;;\n\tesac\n}\n");
+	bash_esac(to);
+	bash_case("# $1: a command. REPLY, of its words: file, a list a|b|c, or empty.\n"
+		  "_holon_word()",
+		  bash_complete, to);
+	bash_esac(to);
 }

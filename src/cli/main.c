@@ -1,4 +1,5 @@
 /* holon: finds the command, parses its options, calls it. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,32 @@ static int usage_error(const struct command *c, const struct err *e)
 	return EXIT_TROUBLE;
 }
 
-static int run_command(const struct command *c, int argc, char **argv)
+static int check_words(const struct command *c, int words, char **word, struct err *e)
+{
+	const char *missing = c->words;
+
+	if (words > c->max_words)
+		return err_set(e, EINVAL, "unexpected word '%s'", word[c->max_words]);
+	if (words >= c->min_words)
+		return 0;
+	for (int i = 0; i < words; i++)
+		missing += strcspn(missing, " ") + 1;
+	return err_set(e, EINVAL, "%.*s is missing", (int)strcspn(missing, " ."), missing);
+}
+
+static int check_all(const struct command *c, const void *opts, const struct option_table *t,
+		     int words, char **word, struct err *e)
+{
+	int r = check_words(c, words, word, e);
+
+	if (r == 0)
+		r = options_check(t, e);
+	if (r == 0 && c->check)
+		r = c->check(opts, words, word, e);
+	return r;
+}
+
+static int run_command_line(const struct command *c, int argc, char **argv)
 {
 	struct common_opts common = {.log_level = LOG_BY_DEFAULT};
 	AUTO_FREE void *opts = calloc(1, c->opts_size + 1);
@@ -42,37 +68,41 @@ static int run_command(const struct command *c, int argc, char **argv)
 	if (options_parse(table, 2, argc, argv, &words, &err) < 0)
 		return usage_error(c, &err);
 	if (common.help) {
-		help_command_text(c, stdout);
+		help_text(c, stdout);
 		return EXIT_DONE;
 	}
-	if (words > c->max_words) {
-		err_set(&err, 0, "unexpected word '%s'", argv[c->max_words]);
-		return usage_error(c, &err);
-	}
-	if (options_check(&table[0], &err) < 0)
+	if (check_all(c, opts, &table[0], words, argv, &err) < 0)
 		return usage_error(c, &err);
 	set_log_level(&common);
 	return c->run(opts, words, argv);
 }
 
+/* word: what follows the group's name; NULL: nothing. */
+static int group_alone(const struct command *group, const char *word)
+{
+	bool asked = word && (!strcmp(word, "--help") || !strcmp(word, "-h"));
+
+	if (word && !asked)
+		fprintf(stderr, "holon: unknown option '%s'\nTry 'holon help'.\n", word);
+	else
+		help_text(group, asked ? stdout : stderr);
+	return asked ? EXIT_DONE : EXIT_TROUBLE;
+}
+
 static int dispatch(int argc, char **argv)
 {
+	static char version[] = "version";
 	const struct command *c;
+	int used;
 
-	if (argc < 2) {
-		help_overview(stderr);
+	if (argc > 1 && !strcmp(argv[1], "--version"))
+		argv[1] = version;
+	c = find_command(argc - 1, argv + 1, &used);
+	if (!c)
 		return EXIT_TROUBLE;
-	}
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-		help_overview(stdout);
-		return EXIT_DONE;
-	}
-	c = find_command(strcmp(argv[1], "--version") ? argv[1] : "version");
-	if (!c) {
-		unknown_command(argv[1]);
-		return EXIT_TROUBLE;
-	}
-	return run_command(c, argc - 2, argv + 2);
+	if (c->group)
+		return group_alone(c, used + 1 < argc ? argv[used + 1] : NULL);
+	return run_command_line(c, argc - 1 - used, argv + 1 + used);
 }
 
 /* A file we open must not become standard output because somebody closed that one. */

@@ -1,173 +1,45 @@
 #include "cli/options.h"
 
+#include <ctype.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Longer words are no misspelling of any of ours. */
-#define WORD_MAX    32u
-#define OPTIONS_MAX 64u
+#define NAMES_MAX 64u
+#define NAME_LEN  34u /* of a misspelt one; longer ones are near to nothing */
 
-static unsigned least(unsigned a, unsigned b)
+struct args {
+	const struct option_table *table;
+	unsigned tables;
+	int argc, at; /* argv[at] is looked at */
+	char **argv;
+};
+
+static const struct option *find(const struct option *o, const char *name, size_t len)
 {
-	return a < b ? a : b;
-}
-
-/* How many insertions, deletions, replacements and swaps of neighbours lead from a to b
- * (optimal string alignment); d[i][j] is that for their first i and j letters. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned d[WORD_MAX + 1][WORD_MAX + 1];
-	size_t la = strlen(a), lb = strlen(b);
-
-	for (unsigned i = 0; i <= la; i++)
-		for (unsigned j = 0; j <= lb; j++) {
-			if (!i || !j) {
-				d[i][j] = i + j;
-				continue;
-			}
-			d[i][j] = least(least(d[i - 1][j], d[i][j - 1]) + 1,
-					d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-				d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1);
-		}
-	return d[la][lb];
-}
-
-const char *nearest_name(const char *word, const char *const names[], unsigned n)
-{
-	const char *best = NULL;
-	unsigned best_distance = 0;
-
-	if (strlen(word) > WORD_MAX)
-		return NULL;
-	for (unsigned i = 0; i < n; i++) {
-		unsigned d = strlen(names[i]) <= WORD_MAX ? distance(word, names[i]) : WORD_MAX;
-
-		if (d <= (strlen(names[i]) + 1) / 3 && (!best || d < best_distance)) {
-			best = names[i];
-			best_distance = d;
-		}
-	}
-	return best;
-}
-
-static unsigned unit_shift(const char *unit)
-{
-	static const char units[] = "KMGT";
-	const char *at = *unit && !unit[1] ? strchr(units, *unit) : NULL;
-
-	return at ? (unsigned)(at - units + 1) * 10 : 0;
-}
-
-int size_parse(const char *text, uint64_t *bytes, struct err *e)
-{
-	char *end;
-	unsigned long long n;
-	unsigned shift;
-
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	shift = unit_shift(end);
-	if (*text < '0' || *text > '9' || (*end && !shift))
-		return err_set(e, EINVAL, "'%s' is not a size (write 512M or 2G)", text);
-	if (errno || n > UINT64_MAX >> shift)
-		return err_set(e, ERANGE, "'%s' is too big", text);
-	*bytes = (uint64_t)n << shift;
-	return 0;
-}
-
-static int count_parse(const char *text, unsigned *count, struct err *e)
-{
-	char *end;
-	unsigned long n;
-
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno || n < 1 || n > INT32_MAX)
-		return err_set(e, EINVAL, "'%s' is not a number from 1 on", text);
-	*count = (unsigned)n;
-	return 0;
-}
-
-/* list: "a|b|c" */
-static int choice_parse(const char *text, const char *list, int *choice, struct err *e)
-{
-	size_t len = strlen(text);
-
-	for (int i = 0; *list; i++) {
-		size_t n = strcspn(list, "|");
-
-		if (n == len && !memcmp(list, text, n)) {
-			*choice = i;
-			return 0;
-		}
-		list += n + (list[n] == '|');
-	}
-	return err_set(e, EINVAL, "'%s'", text);
-}
-
-int option_set(const struct option *o, const char *dashes, void *into, const char *text,
-	       struct err *e)
-{
-	void *at = (char *)into + o->offset;
-	int r = 0;
-
-	switch (o->kind) {
-	case OPT_FLAG: *(bool *)at = true; break;
-	case OPT_TEXT: *(const char **)at = text; break;
-	case OPT_FILE:
-		if (!*text)
-			return err_set(e, EINVAL, "%s%s needs a value: %s", dashes, o->name,
-				       o->value);
-		*(const char **)at = text;
-		break;
-	case OPT_COUNT: r = count_parse(text, at, e); break;
-	case OPT_SIZE: r = size_parse(text, at, e); break;
-	case OPT_CHOICE:
-		r = choice_parse(text, o->value, at, e);
-		if (r < 0)
-			return err_set(e, EINVAL, "%s%s: '%s' is none of %s", dashes, o->name, text,
-				       o->value);
-		break;
-	}
-	return r < 0 ? err_wrap(e, "%s%s", dashes, o->name) : 0;
-}
-
-static const struct option *find(const struct option_table *t, unsigned tables, const char *name,
-				 size_t len, const struct option_table **in)
-{
-	for (unsigned i = 0; i < tables; i++)
-		for (const struct option *o = t[i].option; o->name; o++)
-			if (strlen(o->name) == len && !memcmp(o->name, name, len)) {
-				*in = &t[i];
-				return o;
-			}
+	for (; o->name; o++)
+		if (strlen(o->name) == len && !memcmp(o->name, name, len))
+			return o;
 	return NULL;
 }
 
-static const struct option *find_letter(const struct option_table *t, unsigned tables, char letter,
-					const struct option_table **in)
+static const struct option *find_letter(const struct option *o, char letter)
 {
-	for (unsigned i = 0; i < tables; i++)
-		for (const struct option *o = t[i].option; o->name; o++)
-			if (o->letter == letter) {
-				*in = &t[i];
-				return o;
-			}
+	for (; o->name; o++)
+		if (o->letter == letter)
+			return o;
 	return NULL;
 }
 
 static int unknown(const struct option_table *t, unsigned tables, const char *word, struct err *e)
 {
-	const char *names[OPTIONS_MAX], *near;
-	char name[WORD_MAX + 2] = "";
+	const char *names[NAMES_MAX], *near;
+	char name[NAME_LEN] = "";
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < tables; i++)
-		for (const struct option *o = t[i].option; o->name && n < OPTIONS_MAX; o++)
+		for (const struct option *o = t[i].option; o->name && n < NAMES_MAX; o++)
 			names[n++] = o->name;
-	strncat(name, word + strspn(word, "-"), WORD_MAX + 1);
+	strncat(name, word + strspn(word, "-"), NAME_LEN - 1);
 	name[strcspn(name, "=")] = 0;
 	near = nearest_name(name, names, n);
 	if (near)
@@ -175,60 +47,98 @@ static int unknown(const struct option_table *t, unsigned tables, const char *wo
 	return err_set(e, EINVAL, "unknown option '%s'", word);
 }
 
-/* Takes argv[*at], an option, and its value if that is a word of its own. */
-static int take_option(const struct option_table *t, unsigned tables, int argc, char **argv,
-		       int *at, struct err *e)
+static int set_with_value(struct args *a, const struct option *o, void *into, const char *value,
+			  struct err *e)
 {
-	char *word = argv[*at];
-	const struct option_table *in;
-	const struct option *o;
-	char *value = NULL;
+	if (!value && a->at + 1 >= a->argc)
+		return err_set(e, EINVAL, "--%s needs a value: %s", o->name, o->value);
+	return option_set(o, "--", into, value ? value : a->argv[++a->at], e);
+}
 
-	if (word[1] == '-') {
-		size_t len = strcspn(word + 2, "=");
+static int take_long(struct args *a, struct err *e)
+{
+	const char *name = a->argv[a->at] + 2;
+	size_t len = strcspn(name, "=");
+	const char *value = name[len] ? name + len + 1 : NULL;
 
-		o = find(t, tables, word + 2, len, &in);
-		value = word[2 + len] ? word + 2 + len + 1 : NULL;
-	} else {
-		o = word[2] ? NULL : find_letter(t, tables, word[1], &in);
+	for (unsigned i = 0; i < a->tables; i++) {
+		const struct option *o = find(a->table[i].option, name, len);
+
+		if (!o)
+			continue;
+		if (o->kind != OPT_FLAG)
+			return set_with_value(a, o, a->table[i].into, value, e);
+		if (value)
+			return err_set(e, EINVAL, "--%s takes no value", o->name);
+		return option_set(o, "--", a->table[i].into, NULL, e);
 	}
-	if (!o)
-		return unknown(t, tables, word, e);
-	if (o->kind == OPT_FLAG && value)
-		return err_set(e, EINVAL, "--%s takes no value", o->name);
-	if (o->kind != OPT_FLAG && !value) {
-		if (*at + 1 >= argc)
-			return err_set(e, EINVAL, "--%s needs a value: %s", o->name, o->value);
-		value = argv[++*at];
+	return unknown(a->table, a->tables, a->argv[a->at], e);
+}
+
+/* One letter; *more: the next one of the same word may follow. */
+static int take_letter(struct args *a, const char *letter, bool *more, struct err *e)
+{
+	for (unsigned i = 0; i < a->tables; i++) {
+		const struct option *o = find_letter(a->table[i].option, *letter);
+
+		if (!o)
+			continue;
+		*more = o->kind == OPT_FLAG;
+		if (*more)
+			return option_set(o, "--", a->table[i].into, NULL, e);
+		return set_with_value(a, o, a->table[i].into, letter[1] ? letter + 1 : NULL, e);
 	}
-	return option_set(o, "--", in->into, value, e);
+	return unknown(a->table, a->tables, a->argv[a->at], e);
+}
+
+static int take_letters(struct args *a, struct err *e)
+{
+	bool more = true;
+	int r = 0;
+
+	for (const char *letter = a->argv[a->at] + 1; r == 0 && more && *letter; letter++)
+		r = take_letter(a, letter, &more, e);
+	return r;
+}
+
+static bool is_word(const char *s)
+{
+	return s[0] != '-' || !s[1] || isdigit((unsigned char)s[1]);
 }
 
 int options_parse(const struct option_table *t, unsigned tables, int argc, char **argv, int *words,
 		  struct err *e)
 {
-	int kept = 0;
+	struct args a = {.table = t, .tables = tables, .argc = argc, .argv = argv};
+	int kept = 0, r;
 	bool ended = false;
 
-	for (int i = 0; i < argc; i++) {
-		int r;
+	for (; a.at < argc; a.at++) {
+		char *word = argv[a.at];
 
-		if (!ended && !strcmp(argv[i], "--")) {
+		if (!ended && !strcmp(word, "--"))
 			ended = true;
-		} else if (ended || argv[i][0] != '-' || !argv[i][1]) {
-			argv[kept++] = argv[i];
-		} else if ((r = take_option(t, tables, argc, argv, &i, e)) < 0) {
+		else if (ended || is_word(word))
+			argv[kept++] = word;
+		else if ((r = word[1] == '-' ? take_long(&a, e) : take_letters(&a, e)) < 0)
 			return r;
-		}
 	}
 	*words = kept;
 	return 0;
 }
 
+static bool is_given(const struct option_table *t, const struct option *o)
+{
+	const void *at = (char *)t->into + o->offset;
+
+	return o->repeats ? ((const struct option_list *)at)->n > 0
+			  : *(const char *const *)at != NULL;
+}
+
 int options_check(const struct option_table *t, struct err *e)
 {
 	for (const struct option *o = t->option; o->name; o++)
-		if (o->required && !*(const char **)((char *)t->into + o->offset))
+		if (o->required && !is_given(t, o))
 			return err_set(e, EINVAL, "--%s %s is missing", o->name, o->value);
 	return 0;
 }

@@ -1,7 +1,9 @@
 /* options: command-line words into a plain struct, by a table. The same table gives the
  * help text, the manual page and shell completion (help.h), so none of them can be behind.
  *
- * "--name value" and "--name=value" are alike; "--" ends options. Texts point into argv. */
+ * "--name value" and "--name=value" are alike, and so are "-n value" and "-nvalue"; letters
+ * of flags may share a dash. "--" ends options, and what begins with a dash and a digit is a
+ * word ("-1G"). Texts point into argv. */
 #pragma once
 
 #include <stdbool.h>
@@ -21,6 +23,13 @@ enum option_kind {
 	OPT_CHOICE, /* int: the place in value's list "a|b|c" */
 };
 
+#define OPTION_LIST_MAX 32u
+
+struct option_list {
+	unsigned n;
+	const char *value[OPTION_LIST_MAX];
+};
+
 struct option {
 	const char *name; /* without dashes */
 	enum option_kind kind;
@@ -29,6 +38,7 @@ struct option {
 	const char *help;
 	char letter;   /* 0, or the short form */
 	bool required; /* pointer kinds only */
+	bool repeats;  /* pointer kinds only: a struct option_list, in the order given */
 };
 
 struct option_table {
@@ -43,11 +53,12 @@ WARN_UNUSED int options_parse(const struct option_table *t, unsigned tables, int
 			      int *words, struct err *e);
 WARN_UNUSED int options_check(const struct option_table *t, struct err *e);
 
-/* Puts one value into the struct; dashes stand before the option's name in messages. */
+/* Puts one value into the struct; text is NULL for a flag. dashes stand before the option's
+ * name in messages. */
 WARN_UNUSED int option_set(const struct option *o, const char *dashes, void *into, const char *text,
 			   struct err *e);
 
-/* "512M", "2G", "65536": bytes, with K, M, G or T (powers of 1024). */
+/* "512M", "1.5G", "65536": bytes, with K, M, G, T, P or E (powers of 1024) of either case. */
 WARN_UNUSED int size_parse(const char *text, uint64_t *bytes, struct err *e);
 
 /* Of names[0..n), the one most like word, if any is near enough to be meant; else NULL. */

@@ -10,6 +10,7 @@ struct opts {
 	unsigned cpus;
 	uint64_t memory;
 	int engine;
+	struct option_list disks, ports;
 };
 
 static const struct option own[] = {
@@ -17,7 +18,10 @@ static const struct option own[] = {
 	{"cpus", OPT_COUNT, offsetof(struct opts, cpus), "N", ""},
 	{"memory", OPT_SIZE, offsetof(struct opts, memory), "SIZE", ""},
 	{"engine", OPT_CHOICE, offsetof(struct opts, engine), "auto|jit|kvm", ""},
-	{"json", OPT_FLAG, offsetof(struct opts, json), NULL, ""},
+	{"json", OPT_FLAG, offsetof(struct opts, json), NULL, "", .letter = 'j'},
+	{"disk", OPT_FILE, offsetof(struct opts, disks), "FILE", "", .repeats = true},
+	{"publish", OPT_TEXT, offsetof(struct opts, ports), "H:G", "", .letter = 'p',
+	 .repeats = true},
 	{0}};
 static const struct option common[] = {
 	{"help", OPT_FLAG, offsetof(struct opts, help), NULL, "", .letter = 'h'}, {0}};
@@ -68,12 +72,66 @@ static void words_come_to_the_front(void **state)
 	assert_false(got.help);
 }
 
-static void a_short_form_works(void **state)
+static void a_letter_works(void **state)
 {
 	assert_int_equal(PARSE("-h"), 0);
 	assert_true(got.help);
-	assert_true(PARSE("-hh") < 0);
 	assert_true(PARSE("-q") < 0);
+	assert_true(PARSE("-hq") < 0);
+}
+
+static void letters_of_flags_share_a_dash(void **state)
+{
+	assert_int_equal(PARSE("-jh"), 0);
+	assert_true(got.json && got.help);
+	assert_int_equal(PARSE("-jp80:80", "-hp", "22:22", "x"), 0);
+	assert_true(got.json && got.help);
+	assert_string_equal(got.ports.value[0], "80:80");
+	assert_string_equal(got.ports.value[1], "22:22");
+	assert_int_equal(words, 1);
+}
+
+static void a_letter_takes_its_value_with_or_without_a_blank(void **state)
+{
+	assert_int_equal(PARSE("-p", "2222:22", "-p8080:80"), 0);
+	assert_int_equal(got.ports.n, 2);
+	assert_string_equal(got.ports.value[0], "2222:22");
+	assert_string_equal(got.ports.value[1], "8080:80");
+	assert_true(PARSE("-p") < 0);
+	assert_non_null(strstr(err.text, "--publish needs a value: H:G"));
+}
+
+static void what_repeats_is_collected_in_order(void **state)
+{
+	assert_int_equal(PARSE("--disk", "a", "--json", "--disk=b", "--disk", "c"), 0);
+	assert_int_equal(got.disks.n, 3);
+	assert_string_equal(got.disks.value[0], "a");
+	assert_string_equal(got.disks.value[1], "b");
+	assert_string_equal(got.disks.value[2], "c");
+	assert_true(PARSE("--disk=") < 0);
+}
+
+static void a_list_has_an_end(void **state)
+{
+	static char word[] = "--disk=x";
+	char *argv[OPTION_LIST_MAX + 1];
+
+	for (unsigned i = 0; i <= OPTION_LIST_MAX; i++)
+		argv[i] = word;
+	assert_int_equal(parse(argv, OPTION_LIST_MAX), 0);
+	assert_int_equal(got.disks.n, OPTION_LIST_MAX);
+	assert_true(parse(argv, OPTION_LIST_MAX + 1) < 0);
+	assert_non_null(strstr(err.text, "--disk: no more than 32"));
+}
+
+static void a_negative_number_is_a_word(void **state)
+{
+	char *argv[] = {"-1G", "-j", NULL};
+
+	assert_int_equal(parse(argv, 2), 0);
+	assert_int_equal(words, 1);
+	assert_string_equal(argv[0], "-1G");
+	assert_true(got.json);
 }
 
 static void a_misspelt_option_names_the_nearest(void **state)
@@ -124,6 +182,19 @@ static void what_is_required_is_missed(void **state)
 	assert_int_equal(options_check(&t, &err), 0);
 }
 
+static void a_list_may_be_required(void **state)
+{
+	static const struct option o[] = {{"disk", OPT_FILE, offsetof(struct opts, disks), "FILE",
+					   "", .required = true, .repeats = true},
+					  {0}};
+	const struct option_table t = {o, &got};
+
+	memset(&got, 0, sizeof got);
+	assert_true(options_check(&t, &err) < 0);
+	got.disks.n = 1;
+	assert_int_equal(options_check(&t, &err), 0);
+}
+
 static void sizes_have_units(void **state)
 {
 	uint64_t n = 0;
@@ -136,6 +207,21 @@ static void sizes_have_units(void **state)
 	assert_int_equal(n, MIB(512));
 	assert_int_equal(size_parse("1T", &n, NULL), 0);
 	assert_int_equal(n, GIB(1024));
+	assert_int_equal(size_parse("1E", &n, NULL), 0);
+	assert_int_equal(n, GIB(1024) << 20);
+	assert_int_equal(size_parse("64k", &n, NULL), 0);
+	assert_int_equal(n, KIB(64));
+	assert_int_equal(size_parse("1.5G", &n, NULL), 0);
+	assert_int_equal(n, MIB(1536));
+	assert_int_equal(size_parse("0.0009765625M", &n, NULL), 0);
+	assert_int_equal(n, 1023); /* of ten decimals the last is not looked at */
+	assert_int_equal(size_parse("1T", &n, NULL), 0);
+	assert_true(size_parse("16E", &n, NULL) < 0);
+	assert_true(size_parse("15.99999999E", &n, NULL) == 0);
+	assert_int_equal(size_parse("1T", &n, NULL), 0);
+	assert_true(size_parse("1.5", &n, NULL) < 0);
+	assert_true(size_parse("1.G", &n, NULL) < 0);
+	assert_true(size_parse("-1G", &n, NULL) < 0);
 	assert_true(size_parse("16777216T", &n, NULL) < 0);
 	assert_true(size_parse("1MM", &n, NULL) < 0);
 	assert_true(size_parse(" 1M", &n, NULL) < 0);
@@ -148,12 +234,18 @@ int main(void)
 		cmocka_unit_test(values_follow_or_are_joined),
 		cmocka_unit_test(a_value_may_look_like_an_option),
 		cmocka_unit_test(words_come_to_the_front),
-		cmocka_unit_test(a_short_form_works),
+		cmocka_unit_test(a_letter_works),
+		cmocka_unit_test(letters_of_flags_share_a_dash),
+		cmocka_unit_test(a_letter_takes_its_value_with_or_without_a_blank),
+		cmocka_unit_test(what_repeats_is_collected_in_order),
+		cmocka_unit_test(a_list_has_an_end),
+		cmocka_unit_test(a_negative_number_is_a_word),
 		cmocka_unit_test(a_misspelt_option_names_the_nearest),
 		cmocka_unit_test(a_strange_option_suggests_nothing),
 		cmocka_unit_test(a_prefix_is_not_the_option),
 		cmocka_unit_test(bad_values_are_refused),
 		cmocka_unit_test(what_is_required_is_missed),
+		cmocka_unit_test(a_list_may_be_required),
 		cmocka_unit_test(sizes_have_units),
 	};
 

@@ -56,6 +56,9 @@ class Words(unittest.TestCase):
             self.refused("run", *ENGINE_WORDS, "--jit-cache", size, "--kernel", "x",
                          saying="code cache: between 1M and 1G")
 
+    def test_options_without_a_command(self):
+        self.refused("--json", saying="unknown option '--json'")
+
     def test_extra_words(self):
         self.refused("run", "--kernel", "x", "y", saying="unexpected word 'y'")
         self.refused("version", "now", saying="unexpected word 'now'")
@@ -89,6 +92,7 @@ class Words(unittest.TestCase):
             self.assertEqual(holon(command, "-h").stdout, text)
             self.assertTrue(all(len(line) <= 80 for line in text.splitlines()), text)
         self.refused("help", "dcotor", saying="did you mean 'doctor'?")
+        self.refused("help", "run", "fast", saying="'run' has no commands")
 
     def test_version(self):
         r = holon("version")
@@ -125,6 +129,9 @@ class Words(unittest.TestCase):
         self.assertEqual(complete("holon", "run", "--engine", ""), ["auto", "jit", "kvm"])
         self.assertEqual(complete("holon", "run", "--engine", "=", "k"), ["kvm"])
         self.assertEqual(complete("holon", "help", "ver"), ["version"])
+        self.assertEqual(complete("holon", "run", "--kernel", __file__[:-1]), [__file__])
+        self.assertEqual(complete("holon", "version", "-q", "--js"), ["--json"])
+        self.assertEqual(complete("holon", "rnu", ""), [])
 
 
 class Guest(harness.Guest):

@@ -26,6 +26,7 @@ struct loop {
 	_Atomic bool stop;
 	struct epoll_event batch[BATCH]; /* loop thread only, like the rest */
 	int batch_len;
+	struct loop_prepare *prepare;
 };
 
 static void wake_up(struct loop *l)
@@ -120,23 +121,43 @@ void loop_free(struct loop *l)
 	free(l);
 }
 
+static void run_prepare(struct loop *l)
+{
+	struct loop_prepare *next;
+
+	for (struct loop_prepare *p = l->prepare; p; p = next) {
+		next = p->next; /* run may remove p */
+		p->run(p);
+	}
+}
+
+int loop_once(struct loop *l)
+{
+	int n;
+
+	run_prepare(l);
+	n = epoll_wait(l->epfd, l->batch, BATCH, -1);
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	l->batch_len = n < 0 ? 0 : n;
+	/* A round inside a callback leaves batch_len at 0: what remains of ours is still ready. */
+	for (int i = 0; i < l->batch_len; i++) {
+		struct loop_fd *f = l->batch[i].data.ptr;
+
+		if (f)
+			f->ready(f, l->batch[i].events);
+	}
+	l->batch_len = 0;
+	return 0;
+}
+
 int loop_run(struct loop *l)
 {
-	while (!atomic_exchange_explicit(&l->stop, false, memory_order_acquire)) {
-		int n = epoll_wait(l->epfd, l->batch, BATCH, -1);
+	int r = 0;
 
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		l->batch_len = n < 0 ? 0 : n;
-		for (int i = 0; i < l->batch_len; i++) {
-			struct loop_fd *f = l->batch[i].data.ptr;
-
-			if (f)
-				f->ready(f, l->batch[i].events);
-		}
-		l->batch_len = 0;
-	}
-	return 0;
+	while (r == 0 && !atomic_exchange_explicit(&l->stop, false, memory_order_acquire))
+		r = loop_once(l);
+	return r;
 }
 
 void loop_stop(struct loop *l)
@@ -180,6 +201,22 @@ void loop_post(struct loop *l, struct loop_call *c)
 	} while (!atomic_compare_exchange_weak_explicit(&l->posted, &head, c, memory_order_release,
 							memory_order_relaxed));
 	wake_up(l);
+}
+
+void loop_add_prepare(struct loop *l, struct loop_prepare *p)
+{
+	p->next = l->prepare;
+	l->prepare = p;
+}
+
+void loop_del_prepare(struct loop *l, struct loop_prepare *p)
+{
+	struct loop_prepare **at = &l->prepare;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at)
+		*at = p->next;
 }
 
 struct clock *loop_clock(struct loop *l)

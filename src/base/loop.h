@@ -28,17 +28,30 @@ struct loop_call { /* embed in your object; may not be posted again before it ra
 	struct loop_call *next;
 };
 
+/* run is called on the loop thread each time before the loop looks for events, and so before
+ * it sleeps: to hand on in one go what callbacks gathered. It may add and remove descriptors,
+ * but no loop_prepare other than itself. */
+struct loop_prepare {
+	void (*run)(struct loop_prepare *p);
+	struct loop_prepare *next;
+};
+
 WARN_UNUSED int loop_new(struct loop **out, struct err *e);
 void loop_free(struct loop *l); /* accepts NULL; closes no descriptor of yours */
 
 /* Runs until loop_stop. 0, or a negative errno when epoll itself fails. */
 WARN_UNUSED int loop_run(struct loop *l);
+/* One round: waits for events and handles them; leaves a loop_stop for loop_run. Also from a
+ * callback of the loop, which then sees others run before it returns. */
+WARN_UNUSED int loop_once(struct loop *l);
 void loop_stop(struct loop *l);
 
 WARN_UNUSED int loop_add(struct loop *l, struct loop_fd *f, uint32_t events, struct err *e);
 void loop_mod(struct loop *l, struct loop_fd *f, uint32_t events);
 void loop_del(struct loop *l, struct loop_fd *f);
 void loop_post(struct loop *l, struct loop_call *c);
+void loop_add_prepare(struct loop *l, struct loop_prepare *p);
+void loop_del_prepare(struct loop *l, struct loop_prepare *p);
 
 struct clock *loop_clock(struct loop *l);
 /* While paused, the clock stands still and no timer fires. */

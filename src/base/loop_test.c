@@ -303,6 +303,76 @@ static void a_stop_before_run_is_not_lost(void **unused)
 	loop_free(NULL);
 }
 
+struct counter {
+	struct loop_prepare prepare;
+	struct loop *loop;
+	unsigned runs;
+	bool leaves;
+};
+
+static void count_and_leave(struct loop_prepare *p)
+{
+	struct counter *c = container_of(p, struct counter, prepare);
+
+	c->runs++;
+	if (c->leaves)
+		loop_del_prepare(c->loop, p);
+}
+
+static void prepare_runs_before_each_wait_until_it_is_removed(void **unused)
+{
+	struct loop *l = new_loop();
+	struct counter stays = {{count_and_leave}, l}, leaves = {{count_and_leave}, l};
+	struct probe tick = {.timer.fire = on_fire, .loop = l, .stop_after = 3};
+
+	leaves.leaves = true;
+	loop_add_prepare(l, &stays.prepare);
+	loop_add_prepare(l, &leaves.prepare);
+	for (unsigned i = 1; i <= 2; i++) {
+		timer_arm(loop_clock(l), &tick.timer, clock_now(loop_clock(l)));
+		assert_int_equal(loop_once(l), 0);
+		assert_int_equal(stays.runs, i);
+	}
+	assert_int_equal(leaves.runs, 1);
+	loop_del_prepare(l, &stays.prepare);
+	timer_arm(loop_clock(l), &tick.timer, clock_now(loop_clock(l)));
+	run(l);
+	assert_int_equal(tick.fired, 3);
+	assert_int_equal(stays.runs, 2);
+	loop_free(l);
+}
+
+struct nested {
+	struct loop_call outer, inner;
+	struct loop *loop;
+	bool inner_ran;
+};
+
+static void note_inner(struct loop_call *c)
+{
+	container_of(c, struct nested, inner)->inner_ran = true;
+}
+
+static void wait_for_inner(struct loop_call *c)
+{
+	struct nested *n = container_of(c, struct nested, outer);
+
+	loop_stop(n->loop);
+	loop_post(n->loop, &n->inner);
+	while (!n->inner_ran)
+		assert_int_equal(loop_once(n->loop), 0);
+}
+
+static void a_round_inside_a_callback_leaves_the_stop_to_the_run(void **unused)
+{
+	struct nested n = {{wait_for_inner}, {note_inner}, new_loop()};
+
+	loop_post(n.loop, &n.outer);
+	run(n.loop);
+	assert_true(n.inner_ran);
+	loop_free(n.loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -317,6 +387,8 @@ int main(void)
 		cmocka_unit_test(a_masked_descriptor_is_not_called),
 		cmocka_unit_test(adding_a_bad_descriptor_says_which),
 		cmocka_unit_test(a_stop_before_run_is_not_lost),
+		cmocka_unit_test(prepare_runs_before_each_wait_until_it_is_removed),
+		cmocka_unit_test(a_round_inside_a_callback_leaves_the_stop_to_the_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,16 +4,24 @@
  *
  * whose guards are mapped without rights, so that a host access which runs off a region
  * faults instead of reaching something else. Regions start on 2 MiB both in host memory
- * and in the file, as huge pages need. */
+ * and in the file, as huge pages need.
+ *
+ * Marks are bits, one per page of the reservation. Writer and watcher meet like this: the
+ * watcher sets the bit, then reads the bytes; the writer writes the bytes, then reads the bit,
+ * each with a full barrier in between, so at least one sees what the other did. */
 #include "mem/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "base/auto.h"
 
 #define PAGE    4096
 #define HUGE    MIB(2)
@@ -27,6 +35,11 @@ struct guest_mem {
 	uint64_t reserved_len;
 	struct mem_region region[2];
 	unsigned regions;
+
+	_Atomic uint64_t *marks; /* by page from the first region's start */
+	uint64_t marks_len;
+	pthread_mutex_t watch_lock; /* held while the watch is called */
+	struct mem_watch *_Atomic watch;
 };
 
 /* Divides the reservation; hva is then an offset into it, not an address. */
@@ -77,8 +90,25 @@ static int map_regions(struct guest_mem *m, struct err *e)
 	return 0;
 }
 
+/* Virtual memory, touched only where marks are set. */
+static int make_marks(struct guest_mem *m, struct err *e)
+{
+	uint64_t pages = m->reserved_len / PAGE;
+	void *p;
+
+	m->marks_len = align_up(pages / 8 + 8, PAGE);
+	p = mmap(NULL, m->marks_len, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return err_sys(e, errno, "marks of %" PRIu64 " pages", pages);
+	m->marks = p;
+	return 0;
+}
+
 static int open_ram(struct guest_mem *m, struct err *e)
 {
+	int r;
+
 	m->fd = memfd_create("holon-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (m->fd < 0)
 		return err_sys(e, errno, "memfd");
@@ -87,7 +117,8 @@ static int open_ram(struct guest_mem *m, struct err *e)
 	/* The file may be shared with other processes; none may cut it under us. */
 	if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		return err_sys(e, errno, "seal memfd");
-	return map_regions(m, e);
+	r = map_regions(m, e);
+	return r < 0 ? r : make_marks(m, e);
 }
 
 int mem_new(struct guest_mem **out, uint64_t ram_bytes, struct err *e)
@@ -103,6 +134,7 @@ int mem_new(struct guest_mem **out, uint64_t ram_bytes, struct err *e)
 		return err_sys(e, ENOMEM, "guest RAM");
 	m->fd = -1;
 	m->reserved = MAP_FAILED;
+	pthread_mutex_init(&m->watch_lock, NULL);
 	m->size = align_up(ram_bytes, PAGE);
 	r = open_ram(m, e);
 	if (r < 0) {
@@ -120,8 +152,11 @@ void mem_free(struct guest_mem *m)
 		return;
 	if (m->reserved != MAP_FAILED)
 		munmap(m->reserved, m->reserved_len);
+	if (m->marks)
+		munmap((void *)m->marks, m->marks_len);
 	if (m->fd >= 0)
 		close(m->fd);
+	pthread_mutex_destroy(&m->watch_lock);
 	free(m);
 }
 
@@ -163,12 +198,112 @@ int mem_read(const struct guest_mem *m, gpa_t gpa, void *to, uint64_t len)
 	return 0;
 }
 
-int mem_write(const struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
+int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
 {
 	void *p = mem_span(m, gpa, len);
 
 	if (!p)
 		return -EFAULT;
 	memcpy(p, from, len);
+	mem_written(m, p, len);
 	return 0;
+}
+
+static int punch(const struct guest_mem *m, uint64_t offset, uint64_t len)
+{
+	return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			 (off_t)len) < 0
+		       ? -errno
+		       : 0;
+}
+
+int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len)
+{
+	gpa_t first, end;
+	int r;
+
+	if (!mem_span(m, gpa, len))
+		return -EFAULT;
+	first = align_up(gpa, PAGE);
+	end = align_down(gpa + len, PAGE);
+	if (first >= end)
+		return 0;
+	/* The file has the regions one after the other. */
+	r = punch(m, first < MEM_HIGH_BASE ? first : first - MEM_HIGH_BASE + m->region[0].size,
+		  end - first);
+	if (r == 0)
+		mem_written(m, mem_span(m, first, end - first), end - first);
+	return r;
+}
+
+/* --- marks --- */
+
+static uint64_t page_index(const struct guest_mem *m, const void *hva)
+{
+	return (uint64_t)((const uint8_t *)hva - m->region[0].hva) / PAGE;
+}
+
+static gpa_t page_gpa(const struct guest_mem *m, uint64_t index)
+{
+	const uint8_t *hva = m->region[0].hva + index * PAGE;
+	const struct mem_region *r = &m->region[m->regions - 1];
+
+	if (hva < r->hva)
+		r = &m->region[0];
+	return r->gpa + (uint64_t)(hva - r->hva);
+}
+
+static void tell(struct guest_mem *m, uint64_t word, uint64_t bits)
+{
+	struct mem_watch *w;
+
+	AUTO_LOCK(&m->watch_lock);
+	w = atomic_load(&m->watch);
+	bits &= atomic_fetch_and(&m->marks[word], ~bits);
+	for (; w && bits; bits &= bits - 1)
+		w->written(w, page_gpa(m, word * 64 + (unsigned)__builtin_ctzll(bits)));
+}
+
+void mem_written(struct guest_mem *m, const void *hva, uint64_t len)
+{
+	uint64_t first, last;
+
+	if (len == 0 || !atomic_load_explicit(&m->watch, memory_order_relaxed))
+		return;
+	first = page_index(m, hva);
+	last = page_index(m, (const uint8_t *)hva + len - 1);
+	atomic_thread_fence(memory_order_seq_cst); /* pairs with mem_mark */
+	for (uint64_t word = first / 64; word <= last / 64; word++) {
+		uint64_t bits = atomic_load_explicit(&m->marks[word], memory_order_relaxed);
+
+		if (!bits)
+			continue;
+		if (word == first / 64)
+			bits &= ~UINT64_C(0) << first % 64;
+		if (word == last / 64)
+			bits &= ~UINT64_C(0) >> (63 - last % 64);
+		if (bits)
+			tell(m, word, bits);
+	}
+}
+
+void mem_watch(struct guest_mem *m, struct mem_watch *w)
+{
+	AUTO_LOCK(&m->watch_lock);
+	atomic_store(&m->watch, w);
+}
+
+void mem_mark(struct guest_mem *m, gpa_t gpa)
+{
+	uint64_t i = page_index(m, mem_span(m, gpa, 1));
+
+	/* A full barrier on x86: pairs with mem_written. */
+	atomic_fetch_or(&m->marks[i / 64], BIT(i % 64));
+}
+
+void mem_unmark(struct guest_mem *m, gpa_t gpa)
+{
+	uint64_t i = page_index(m, mem_span(m, gpa, 1));
+
+	atomic_fetch_and(&m->marks[i / 64], ~BIT(i % 64));
 }

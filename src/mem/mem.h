@@ -41,6 +41,31 @@ unsigned mem_regions(const struct guest_mem *m, const struct mem_region **out);
  * len may be 0 (any gpa in RAM). */
 void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len);
 
-/* -EFAULT when any byte of the span is not RAM: then nothing was copied. */
+/* -EFAULT when any byte of the span is not RAM: then nothing was copied. mem_write tells the
+ * watch. */
 WARN_UNUSED int mem_read(const struct guest_mem *m, gpa_t gpa, void *to, uint64_t len);
-WARN_UNUSED int mem_write(const struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len);
+WARN_UNUSED int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len);
+
+/* Gives the pages within [gpa, gpa + len) back to the host: they read as zeros from now on.
+ * Parts of pages at either end are left alone. -EFAULT as above; another negative errno when the
+ * host refuses. Tells the watch. */
+WARN_UNUSED int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len);
+
+/* --- who derives something from the bytes of RAM (translated code) --- */
+
+/* Whoever changes RAM other than by running guest instructions, a device by DMA above all, calls
+ * this after the bytes are there and before the guest is told of them. hva: within one region.
+ * Cheap: a look at one bit per page. */
+void mem_written(struct guest_mem *m, const void *hva, uint64_t len);
+
+/* written: someone changed bytes of the page at gpa, which was marked and is no longer. Any
+ * thread, with mem's lock held: it only takes note. */
+struct mem_watch {
+	void (*written)(struct mem_watch *w, gpa_t gpa);
+};
+/* One watch per memory; NULL: nobody watches. After it returns the old one is not called. */
+void mem_watch(struct guest_mem *m, struct mem_watch *w);
+/* The next write to the page at gpa, which is RAM, is told. Mark before reading its bytes:
+ * then they are new, or written comes. */
+void mem_mark(struct guest_mem *m, gpa_t gpa);
+void mem_unmark(struct guest_mem *m, gpa_t gpa);

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +68,108 @@ static void fresh_ram_is_zero(void **unused)
 
 	assert_int_equal(mem_read(m, MIB(1) - 8, &v, 8), 0);
 	assert_int_equal(v, 0);
+	mem_free(m);
+}
+
+struct watch {
+	struct mem_watch base;
+	gpa_t gpa[8];
+	unsigned n;
+};
+
+static void note(struct mem_watch *base, gpa_t gpa)
+{
+	struct watch *w = container_of(base, struct watch, base);
+
+	if (w->n < 8)
+		w->gpa[w->n] = gpa;
+	w->n++;
+}
+
+static void a_write_to_a_marked_page_is_told_once(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(1));
+	struct watch w = {.base.written = note};
+
+	mem_watch(m, &w.base);
+	mem_mark(m, 0x5000);
+	assert_int_equal(mem_write(m, 0x4fff, "a", 1), 0);
+	assert_int_equal(mem_write(m, 0x6000, "a", 1), 0);
+	assert_int_equal(w.n, 0);
+	assert_int_equal(mem_write(m, 0x4fff, "ab", 2), 0);
+	assert_int_equal(mem_write(m, 0x5800, "a", 1), 0);
+	assert_int_equal(w.n, 1);
+	assert_int_equal(w.gpa[0], 0x5000);
+	mem_mark(m, 0x5000);
+	mem_unmark(m, 0x5000);
+	assert_int_equal(mem_write(m, 0x5800, "a", 1), 0);
+	mem_mark(m, 0x5000);
+	mem_watch(m, NULL);
+	assert_int_equal(mem_write(m, 0x5800, "a", 1), 0);
+	assert_int_equal(w.n, 1);
+	mem_free(m);
+}
+
+static void all_marked_pages_of_a_long_write_are_told(void **unused)
+{
+	struct guest_mem *m = new_mem(GIB(4));
+	struct watch w = {.base.written = note};
+	gpa_t end = GIB(4) + MIB(1);
+
+	mem_watch(m, &w.base);
+	mem_mark(m, GIB(4));
+	mem_mark(m, GIB(4) + 63 * 4096);
+	mem_mark(m, GIB(4) + 64 * 4096);
+	mem_mark(m, end - 4096);
+	mem_mark(m, end);
+	mem_mark(m, GIB(3) - 4096);
+	mem_written(m, mem_span(m, GIB(4), MIB(1)), MIB(1));
+	assert_int_equal(w.n, 4);
+	assert_int_equal(w.gpa[0], GIB(4));
+	assert_int_equal(w.gpa[1], GIB(4) + 63 * 4096);
+	assert_int_equal(w.gpa[2], GIB(4) + 64 * 4096);
+	assert_int_equal(w.gpa[3], end - 4096);
+	mem_written(m, mem_span(m, 0, GIB(3)), GIB(3));
+	assert_int_equal(w.n, 5);
+	assert_int_equal(w.gpa[4], GIB(3) - 4096);
+	mem_free(m);
+}
+
+static uint64_t blocks_of(const struct guest_mem *m)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(mem_fd(m), &st), 0);
+	return (uint64_t)st.st_blocks;
+}
+
+static void discarded_pages_go_back_to_the_host_and_read_as_zeros(void **unused)
+{
+	static const gpa_t at[] = {0x10000, GIB(4) + 0x20000};
+	struct guest_mem *m = new_mem(GIB(4));
+	struct watch w = {.base.written = note};
+	uint64_t before;
+	uint8_t *p;
+
+	mem_watch(m, &w.base);
+	for (unsigned i = 0; i < 2; i++) {
+		/* huge pages would go back only as a whole */
+		madvise(mem_span(m, at[i] & ~(MIB(2) - 1), MIB(2)), MIB(2), MADV_NOHUGEPAGE);
+		p = mem_span(m, at[i], 4 * 4096);
+		memset(p, 'x', 4 * 4096);
+		mem_mark(m, at[i] + 4096);
+		before = blocks_of(m);
+		assert_int_equal(mem_discard(m, at[i] + 1, 4 * 4096 - 2), 0);
+		assert_true(blocks_of(m) < before);
+		assert_int_equal(p[4095], 'x');
+		assert_int_equal(p[4096], 0);
+		assert_int_equal(p[3 * 4096 - 1], 0);
+		assert_int_equal(p[3 * 4096], 'x');
+		assert_int_equal(w.gpa[i], at[i] + 4096);
+	}
+	assert_int_equal(mem_discard(m, 0x1800, 0x900), 0); /* holds no whole page */
+	assert_int_equal(mem_discard(m, GIB(3) - 4096, 8192), -EFAULT);
+	assert_int_equal(mem_discard(m, UINT64_MAX - 4095, 4096), -EFAULT);
 	mem_free(m);
 }
 
@@ -149,6 +253,9 @@ int main(void)
 		cmocka_unit_test(ram_past_3g_continues_at_4g),
 		cmocka_unit_test(what_is_written_is_read_and_stands_in_the_file),
 		cmocka_unit_test(fresh_ram_is_zero),
+		cmocka_unit_test(a_write_to_a_marked_page_is_told_once),
+		cmocka_unit_test(all_marked_pages_of_a_long_write_are_told),
+		cmocka_unit_test(discarded_pages_go_back_to_the_host_and_read_as_zeros),
 		cmocka_unit_test(a_span_that_leaves_ram_is_refused),
 		cmocka_unit_test(sizes_out_of_range_are_refused_in_words),
 		cmocka_unit_test(nobody_can_cut_the_file),

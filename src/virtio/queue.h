@@ -36,7 +36,8 @@ struct virtq_chain {
 WARN_UNUSED int virtq_pop(struct virtq *q, struct virtq_chain *c);
 /* Takes back the last virtq_pop, as if it had not been (a receive buffer not needed yet). */
 void virtq_unpop(struct virtq *q, const struct virtq_chain *c);
-/* Done with a chain, written bytes of it. The driver sees it at the next virtq_publish. */
+/* Done with a chain, written bytes of it, from the first piece on; the pieces stand in c->iov as
+ * virtq_pop left them (they are told to mem_written). The driver sees it at the next virtq_publish. */
 void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written);
 /* Shows the driver all that was pushed, and interrupts it if it wants that. */
 void virtq_publish(struct virtq *q);

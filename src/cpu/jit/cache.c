@@ -15,8 +15,10 @@ void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes)
 void jit_cache_flush(struct jit_cache *k)
 {
 	for (struct jit_page **h = k->hash; h < k->hash + PAGE_HASH; h++)
-		for (struct jit_page *p = *h; p; p = p->next_hash)
+		for (struct jit_page *p = *h; p; p = p->next_hash) {
 			k->phys[p->gpa >> 12] = NULL;
+			mem_unmark(k->mem, p->gpa);
+		}
 	jit_zero(k->hash, sizeof k->hash);
 	jit_cache_release(k); /* of which the pages above were part */
 	k->hot = k->hot_start;
@@ -290,7 +292,8 @@ unsigned jit_code_invalidate(struct jit_cache *k, gpa_t gpa, unsigned len)
 
 	for (struct jit_page *p = phys->pages; p; p = p->next_phys)
 		killed += page_invalidate(k, p, gpa & 0xfff, len, &left);
-	killed += straddlers_invalidate(k, gpa & ~0xfffull, gpa & 0xfff, &left);
+	if (phys->chunks & 1) /* where a straddler's tail would lie */
+		killed += straddlers_invalidate(k, gpa & ~0xfffull, gpa & 0xfff, &left);
 	phys->chunks = left;
 	return killed;
 }

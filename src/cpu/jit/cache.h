@@ -17,6 +17,8 @@
  * Used by the vCPU's thread (one vCPU per VM so far). */
 #pragma once
 
+#include <pthread.h>
+
 #include "cpu/jit/emit.h"
 #include "cpu/jit/jit_priv.h"
 
@@ -88,6 +90,7 @@ struct jit_phys { /* a physical page that code was translated from */
 #define HELPERS_MAX 128
 #define PAGE_HASH   4096
 struct jit_cache {
+	struct guest_mem *mem; /* of which pages with code are marked (mem_mark) */
 	uint8_t *rw, *rx;
 	uint64_t bytes;
 	int fd;
@@ -109,11 +112,24 @@ struct jit_cache {
 	const void *miss, *bounce_in, *bounce_out, *seg_addr, *helper[HELPERS_MAX];
 };
 
+/* Pages that held code when another than the vCPU wrote to them (mem_watch): the vCPU drops their
+ * blocks at its next safe point, which it is made to reach. */
+#define WRITTEN_MAX 256
+struct jit_written {
+	struct mem_watch watch;
+	_Atomic bool any;
+	pthread_mutex_t lock; /* guards what follows */
+	struct jit_cpu *cpu;  /* the VM's vCPU; NULL: none yet */
+	gpa_t page[WRITTEN_MAX];
+	uint32_t pages; /* > WRITTEN_MAX: too many to list */
+};
+
 struct xlate;
 struct jit_vm {
 	struct engine_vm base;
 	struct engine_env env;
 	struct jit_cache cache;
+	struct jit_written written;
 	struct xlate *xlate; /* the translator's working memory */
 	bool isa_ok[512];    /* by ZYDIS_ISA_SET_*: offered to the guest */
 	bool amd; /* near branches take an operand-size prefix in 64-bit mode, as AMD's do */

@@ -39,6 +39,7 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 		return err_sys(
 			e, errno,
 			"mapping the code cache (is executable shared memory forbidden here?)");
+	k->mem = m;
 	k->phys_count = phys_pages(m);
 	k->phys = reserve(k->phys_count * sizeof *k->phys);
 	k->arena = reserve(k->bytes);

@@ -155,7 +155,8 @@ static struct jit_page *code_page_at(const struct jit_cpu *c, jit_ref r)
 	return jit_at(&c->vm->cache, r);
 }
 
-/* Where the page has no code yet, a writable soft-TLB entry may exist. */
+/* Where the page has no code yet, a writable soft-TLB entry may exist, and the page may not be
+ * marked. */
 static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
 				   uint32_t mode)
 {
@@ -163,6 +164,8 @@ static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uin
 	struct jit_block *b;
 
 	jit_fpu_leave(c);
+	if (first)
+		mem_mark(c->env->mem, page->gpa);
 	b = jit_translate(c, page, gva, mode);
 	if (b && first)
 		jit_tlb_unwrite(c, page->gpa);
@@ -366,6 +369,25 @@ static void deliver_loaded(struct jit_cpu *c)
 	}
 }
 
+/* What others wrote over code (engine_slow.c takes note of it) is gone before any more of it runs.
+ * Nothing of the VM is in translated code now. */
+static void drop_written(struct jit_cpu *c)
+{
+	gpa_t page[WRITTEN_MAX];
+	uint32_t n;
+
+	if (!atomic_load_explicit(&c->vm->written.any, memory_order_relaxed))
+		return;
+	jit_fpu_leave(c);
+	n = jit_written_take(c->vm, page);
+	if (n > WRITTEN_MAX)
+		flush_all(c);
+	else
+		for (uint32_t i = 0; i < n; i++)
+			if (jit_code_on_page(&c->vm->cache, page[i]))
+				jit_code_invalidate(&c->vm->cache, page[i], 4096);
+}
+
 /* true: the caller wants run to return (*why). */
 static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 {
@@ -373,6 +395,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 
 	jit_fpu_leave(c);
 	atomic_exchange(&c->attention, 0);
+	drop_written(c);
 	if (atomic_exchange(&c->kicked, false)) {
 		*why = VCPU_KICKED;
 		return true;
@@ -423,6 +446,7 @@ enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool 
 		}
 	}
 	if (c->p->single) {
+		drop_written(c);
 		deliver_loaded(c);
 		step(c);
 		c->p->step_once = false;

@@ -36,6 +36,8 @@ struct jit_priv {
 void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen);
 void jit_futex_wake(_Atomic uint32_t *at);
 void jit_fpu_enter(struct jit_cpu *c);
+/* The pages written since the last call; more than WRITTEN_MAX: too many to list. */
+uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX]);
 /* core.c: runs until something for the caller happens; single: one instruction. */
 enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
 

@@ -51,6 +51,7 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 	if (!page)
 		return n;
 	x->page2 = jit_page_get(x->k, next, map.gpa, x->mode, x->cs);
+	mem_mark(x->c->env->mem, map.gpa);
 	jit_copy(to + n, page, 15 - n);
 	return 15;
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "base/auto.h"
 #include "cpu/jit/core.h"
 #include "cpu/jit/gs.h"
 #include "cpu/jit/translate.h"
@@ -62,6 +63,51 @@ static void xsave_sanitize(struct jit_cpu *c)
 	store_le(c->st.xsave + 512, bv, 8);
 }
 
+/* ---- what others write over code ---- */
+
+static void poke(struct jit_cpu *c)
+{
+	int saved = errno; /* callers may be signal handlers */
+
+	atomic_store(&c->attention, 1);
+	atomic_fetch_add(&c->p->wake, 1);
+	jit_futex_wake(&c->p->wake);
+	errno = saved;
+}
+
+static void page_written(struct mem_watch *watch, gpa_t gpa)
+{
+	struct jit_written *w = container_of(watch, struct jit_written, watch);
+
+	AUTO_LOCK(&w->lock);
+	if (w->pages < WRITTEN_MAX)
+		w->page[w->pages] = gpa;
+	if (w->pages <= WRITTEN_MAX)
+		w->pages++;
+	atomic_store(&w->any, true);
+	if (w->cpu)
+		poke(w->cpu);
+}
+
+uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX])
+{
+	struct jit_written *w = &vm->written;
+	uint32_t n;
+
+	AUTO_LOCK(&w->lock);
+	atomic_store(&w->any, false);
+	n = w->pages;
+	w->pages = 0;
+	memcpy(page, w->page, min_u64(n, WRITTEN_MAX) * sizeof *page);
+	return n;
+}
+
+static void written_set_cpu(struct jit_vm *vm, struct jit_cpu *c)
+{
+	AUTO_LOCK(&vm->written.lock);
+	vm->written.cpu = c;
+}
+
 /* ---- VM and vCPU ---- */
 
 static void vm_free(struct engine_vm *v)
@@ -71,6 +117,9 @@ static void vm_free(struct engine_vm *v)
 	if (!v)
 		return;
 	vm = to_vm(v);
+	if (!vm->env.always_loaded)
+		mem_watch(vm->env.mem, NULL);
+	pthread_mutex_destroy(&vm->written.lock);
 	jit_cache_done(&vm->cache);
 	free(vm->xlate);
 	free(vm);
@@ -85,6 +134,10 @@ static int vm_new(struct engine_vm **out, const struct engine_env *env, struct e
 		return err_set(e, ENOMEM, "no memory for the VM");
 	vm->base.engine = &engine_jit;
 	vm->env = *env;
+	vm->written.watch.written = page_written;
+	pthread_mutex_init(&vm->written.lock, NULL);
+	if (!env->always_loaded)
+		mem_watch(env->mem, &vm->written.watch);
 	vm->amd = cpuid_is_amd(env->cpuid);
 	vm->xlate = calloc(1, sizeof *vm->xlate);
 	jit_isa_init(vm->isa_ok, env->cpuid);
@@ -105,6 +158,7 @@ static void vcpu_free(struct vcpu *v)
 	if (!v)
 		return;
 	c = to_jit(v);
+	written_set_cpu(c->vm, NULL);
 	free(c->p);
 	munmap(c, sizeof *c);
 }
@@ -142,6 +196,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	for (enum jit_mmu m = 0; m < 3; m++)
 		jit_jump_clear(c, m);
 	jit_mode_update(c);
+	written_set_cpu(vm, c);
 	*out = &c->vcpu;
 	return 0;
 }
@@ -180,16 +235,6 @@ void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen)
 void jit_futex_wake(_Atomic uint32_t *at)
 {
 	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-static void poke(struct jit_cpu *c)
-{
-	int saved = errno; /* callers may be signal handlers */
-
-	atomic_store(&c->attention, 1);
-	atomic_fetch_add(&c->p->wake, 1);
-	jit_futex_wake(&c->p->wake);
-	errno = saved;
 }
 
 static void kick(struct vcpu *v)

@@ -130,6 +130,7 @@ static int make_jit(struct kvm_cpu *c, struct err *e)
 
 	env.extint = NULL;
 	env.eoi = NULL;
+	env.always_loaded = true;
 	env.code_cache_bytes = ASIDE_CACHE_BYTES;
 	if (!c->jit_vm)
 		r = engine_jit.vm_new(&c->jit_vm, &env, e);

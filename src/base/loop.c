@@ -16,7 +16,8 @@
 
 #include "base/guest_clock.h"
 
-#define BATCH 32
+#define BATCH          32
+#define PREPARE_ROUNDS 16
 
 struct loop {
 	int epfd, wakefd;
@@ -121,22 +122,26 @@ void loop_free(struct loop *l)
 	free(l);
 }
 
-static void run_prepare(struct loop *l)
+static bool run_prepare(struct loop *l)
 {
 	struct loop_prepare *next;
+	bool more = false;
 
 	for (struct loop_prepare *p = l->prepare; p; p = next) {
 		next = p->next; /* run may remove p */
-		p->run(p);
+		more |= p->run(p);
 	}
+	return more;
 }
 
 int loop_once(struct loop *l)
 {
 	int n;
 
-	run_prepare(l);
-	n = epoll_wait(l->epfd, l->batch, BATCH, -1);
+	for (n = 0; run_prepare(l) && n < PREPARE_ROUNDS; n++) {
+	}
+	/* Still at it: see what else there is, and come back. */
+	n = epoll_wait(l->epfd, l->batch, BATCH, n < PREPARE_ROUNDS ? -1 : 0);
 	if (n < 0 && errno != EINTR)
 		return -errno;
 	l->batch_len = n < 0 ? 0 : n;

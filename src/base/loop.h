@@ -10,6 +10,7 @@
  * that run return at once. Calls still posted when the loop is freed never run. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bits.h"
@@ -29,10 +30,11 @@ struct loop_call { /* embed in your object; may not be posted again before it ra
 };
 
 /* run is called on the loop thread each time before the loop looks for events, and so before
- * it sleeps: to hand on in one go what callbacks gathered. It may add and remove descriptors,
+ * it sleeps: to hand on in one go what callbacks gathered. True: it made work that others may
+ * have to hand on; all are run again before the loop sleeps. It may add and remove descriptors,
  * but no loop_prepare other than itself. */
 struct loop_prepare {
-	void (*run)(struct loop_prepare *p);
+	bool (*run)(struct loop_prepare *p);
 	struct loop_prepare *next;
 };
 

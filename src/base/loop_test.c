@@ -306,17 +306,18 @@ static void a_stop_before_run_is_not_lost(void **unused)
 struct counter {
 	struct loop_prepare prepare;
 	struct loop *loop;
-	unsigned runs;
+	unsigned runs, busy_for;
 	bool leaves;
 };
 
-static void count_and_leave(struct loop_prepare *p)
+static bool count_and_leave(struct loop_prepare *p)
 {
 	struct counter *c = container_of(p, struct counter, prepare);
 
 	c->runs++;
 	if (c->leaves)
 		loop_del_prepare(c->loop, p);
+	return c->runs < c->busy_for;
 }
 
 static void prepare_runs_before_each_wait_until_it_is_removed(void **unused)
@@ -339,6 +340,24 @@ static void prepare_runs_before_each_wait_until_it_is_removed(void **unused)
 	run(l);
 	assert_int_equal(tick.fired, 3);
 	assert_int_equal(stays.runs, 2);
+	loop_free(l);
+}
+
+static void prepare_runs_again_while_one_makes_work_but_not_for_ever(void **unused)
+{
+	struct loop *l = new_loop();
+	struct counter busy = {{count_and_leave}, l}, idle = busy;
+	struct probe tick = {.timer.fire = on_fire, .loop = l, .stop_after = 1};
+
+	busy.busy_for = 5;
+	loop_add_prepare(l, &busy.prepare);
+	loop_add_prepare(l, &idle.prepare);
+	timer_arm(loop_clock(l), &tick.timer, 0);
+	assert_int_equal(loop_once(l), 0);
+	assert_int_equal(busy.runs, 5);
+	assert_int_equal(idle.runs, 5);
+	busy.busy_for = UINT32_MAX;
+	assert_int_equal(loop_once(l), 0); /* returns, although nothing is ready */
 	loop_free(l);
 }
 
@@ -388,6 +407,7 @@ int main(void)
 		cmocka_unit_test(adding_a_bad_descriptor_says_which),
 		cmocka_unit_test(a_stop_before_run_is_not_lost),
 		cmocka_unit_test(prepare_runs_before_each_wait_until_it_is_removed),
+		cmocka_unit_test(prepare_runs_again_while_one_makes_work_but_not_for_ever),
 		cmocka_unit_test(a_round_inside_a_callback_leaves_the_stop_to_the_run),
 	};
 

@@ -18,26 +18,31 @@
 #include "state/state.h"
 
 #define VIRTQ_SIZE_MAX 1024 /* entries */
-#define VIRTQ_IOV_MAX  1024 /* pieces of one chain; more is refused */
+#define VIRTQ_IOV_MAX                                                                              \
+	1024 /* entries of an indirect table, and so pieces of a chain; more is refused */
 
 struct virtq;
 
 /* One request of the driver: first what the device reads, then what it writes. */
 struct virtq_chain {
-	uint16_t id;              /* to give back */
-	uint16_t entries;         /* of the ring that it takes (packed) */
-	unsigned out, in;         /* pieces: iov[0..out) is read, iov[out..out + in) is written */
+	uint16_t id;      /* to give back */
+	uint16_t entries; /* of the ring that it takes (packed: may be several) */
+	/* Pieces: iov[0..out) is read, iov[out..out + in) is written. None is empty. */
+	unsigned out, in;
 	uint64_t out_len, in_len; /* bytes */
 	struct iovec *iov;        /* the caller's, of iov_max */
 	unsigned iov_max;
 };
 
-/* The next chain: 1; none: 0; built wrongly: -EBADMSG. c->iov and c->iov_max are set before. */
+/* The next chain: 1; none, or the queue does not run: 0; built wrongly: -EBADMSG. c->iov and
+ * c->iov_max are set before. No more chains are out at a time than the queue has entries. */
 WARN_UNUSED int virtq_pop(struct virtq *q, struct virtq_chain *c);
-/* Takes back the last virtq_pop, as if it had not been (a receive buffer not needed yet). */
+/* Takes back the last virtq_pop, as if it had not been (a receive buffer not needed yet).
+ * Several, the last one first, if none in between was pushed. */
 void virtq_unpop(struct virtq *q, const struct virtq_chain *c);
 /* Done with a chain, written bytes of it, from the first piece on; the pieces stand in c->iov as
- * virtq_pop left them (they are told to mem_written). The driver sees it at the next virtq_publish. */
+ * virtq_pop left them (they are told to mem_written). The driver sees it at the next
+ * virtq_publish. */
 void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t written);
 /* Shows the driver all that was pushed, and interrupts it if it wants that. */
 void virtq_publish(struct virtq *q);

@@ -64,12 +64,17 @@ struct virtio_type {
 	/* Finish what is in flight and take up nothing new, then virtio_stopped, at once or later.
 	 * NULL: nothing is ever in flight. */
 	void (*stop)(struct virtio_device *d);
-	/* The driver put something into queue n, or may have. */
+	/* The driver put something into queue n, or may have. Only while started and not
+	 * stopping, and the queue runs; each queue gets one after start. */
 	void (*kick)(struct virtio_device *d, unsigned n);
 	/* The driver wrote d->config[offset..offset + len), all within config_writable. Called
 	 * with config_lock held. May be NULL. */
 	void (*config_written)(struct virtio_device *d, unsigned offset, unsigned len);
-	/* Fields beyond the base's; may be NULL. One that failed to load is only good for free. */
+	/* The driver reset the device, or the machine was reset: forget what it did. The device
+	 * is stopped. What the host said (capacity, link) stays. May be NULL. */
+	void (*reset)(struct virtio_device *d);
+	/* Fields beyond the base's; may be NULL. After loading, config is what the file had; one
+	 * that failed to load is only good for free. */
 	void (*state)(struct virtio_device *d, struct state *s);
 	void (*free)(struct virtio_device *d); /* accepts NULL */
 };
@@ -90,7 +95,8 @@ struct virtio_device {
 	uint64_t offered, features; /* features: as agreed with the driver, fixed while started */
 	unsigned queues;
 	struct virtq *queue[VIRTIO_QUEUES_MAX];
-	bool started;
+	bool started, stopping;  /* I/O thread; stopping: from virtio_stop to virtio_stopped */
+	bool broken_before;      /* I/O thread: the log knows */
 	atomic_bool needs_reset; /* the driver built something wrong (2.1.1) */
 
 	pthread_mutex_t config_lock;       /* guards the three below */
@@ -131,6 +137,3 @@ void virtio_kick(struct virtio_device *d, unsigned n);
 void virtio_state(struct virtio_device *d, struct state *s);
 /* After a stop: queues disabled, features and positions forgotten. */
 void virtio_reset(struct virtio_device *d);
-
-/* Every device type there is, with how a test makes one (virtio_test.c walks them). */
-extern const struct virtio_type *const virtio_types[]; /* NULL-ended */

@@ -110,6 +110,8 @@ struct engine {
 	/* The guest's TSC now, for the deadline timer of a LAPIC outside; any thread. NULL with
 	 * own_lapic. */
 	uint64_t (*tsc)(struct vcpu *v);
+	/* From freeze(true) to freeze(false) the guest's TSC stands still. */
+	void (*freeze)(struct vcpu *v, bool frozen);
 	/* One line for people on what the engine did so far; with no vCPU in run. May be NULL. */
 	void (*stats)(struct engine_vm *vm, char *to, uint32_t len);
 };

@@ -65,6 +65,17 @@ bool machine_power_button_armed(struct machine *m);
 /* Likewise from a signal handler. */
 void machine_stop(struct machine *m); /* machine_run returns END_STOPPED */
 
+/* Stops all vCPUs and the guest's time, until resumed for the same reason and no other is left.
+ * Both return when it is done. Disks and networks go on with what they have. Loop thread, also
+ * before machine_run: it then starts paused. */
+enum machine_pause {
+	MACHINE_PAUSE_ASKED = 1,    /* by people or programs */
+	MACHINE_PAUSE_NO_SPACE = 2, /* a disk waits for space on the host; the machine's own */
+};
+void machine_pause(struct machine *m, enum machine_pause why);
+void machine_resume(struct machine *m, enum machine_pause why);
+unsigned machine_paused(const struct machine *m); /* the reasons; 0: it is not */
+
 /* Console input; returns how many bytes were taken; the rest is offered again after
  * room(ctx). Loop thread. */
 uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len);

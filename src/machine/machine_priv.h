@@ -5,6 +5,7 @@
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_run.c      the life cycle: run, requests, reboot, end
+ *   machine_pause.c    all stands still, and goes on
  *   irq_router.c       interrupt wires between the two
  *   vcpu_thread.c      a vCPU's thread
  *
@@ -90,7 +91,8 @@ struct machine {
 	struct err event_err;         /* likewise */
 	atomic_bool event_ready;      /* the two above are complete */
 
-	bool ended; /* loop thread's own */
+	bool ended;      /* loop thread's own */
+	unsigned paused; /* likewise: enum machine_pause */
 	struct machine_result result;
 	struct err result_err;
 
@@ -113,6 +115,10 @@ void machine_free_engine(struct machine *m);
 /* machine_boot.c: fills guest RAM with ACPI tables and the kernel, and vCPU 0 with the entry state. RAM is
  * all zero before. */
 WARN_UNUSED int machine_load_kernel(struct machine *m, struct err *e);
+
+/* machine_pause.c */
+void machine_park_cpus(struct machine *m); /* returns with all parked */
+void machine_run_cpus(struct machine *m);  /* all parked, and perhaps new: run, unless paused */
 
 /* machine_run.c */
 WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);

@@ -115,20 +115,6 @@ static void fail(struct machine *m, const struct err *why)
 	finish(m, END_ERROR);
 }
 
-static void park_all(struct machine *m)
-{
-	for (unsigned i = 0; i < m->cpus; i++)
-		vcpu_thread_park(&m->cpu[i].thread);
-	for (unsigned i = 0; i < m->cpus; i++)
-		vcpu_thread_wait_parked(&m->cpu[i].thread);
-}
-
-static void resume_all(struct machine *m)
-{
-	for (unsigned i = 0; i < m->cpus; i++)
-		vcpu_thread_resume(&m->cpu[i].thread);
-}
-
 static int clear_ram(struct machine *m, struct err *e)
 {
 	if (fallocate(mem_fd(m->mem), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
@@ -153,7 +139,7 @@ static void reset(struct machine *m)
 {
 	struct err err = {0};
 
-	park_all(m);
+	machine_park_cpus(m);
 	if (m->no_reboot) {
 		if (m->engine->store(m->cpu[0].vcpu, &m->result.state, &err) < 0)
 			fail(m, &err);
@@ -167,7 +153,7 @@ static void reset(struct machine *m)
 	}
 	atomic_store(&m->event_ready, false);
 	atomic_store(&m->event, EVENT_NONE);
-	resume_all(m);
+	machine_run_cpus(m);
 }
 
 static void act_on_event(struct machine *m)
@@ -242,7 +228,7 @@ int machine_run(struct machine *m, struct machine_result *result, struct err *e)
 	int r = start_threads(m, e);
 
 	if (r == 0) {
-		resume_all(m);
+		machine_run_cpus(m);
 		r = loop_run(m->loop);
 		if (r < 0)
 			err_sys(e, -r, "event loop");

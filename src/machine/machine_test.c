@@ -38,6 +38,9 @@ struct guest {
 /* What the guests of the test under way do, and how often an engine was made. */
 static guest_code *code;
 static atomic_int incarnations;
+/* How many vCPUs are in run, and whether their time stands still. */
+static atomic_int inside;
+static atomic_bool frozen;
 
 static void nap(void)
 {
@@ -87,10 +90,8 @@ static void fake_vcpu_free(struct vcpu *v)
 		free(to_guest(v));
 }
 
-static int fake_run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
+static int fake_run_inside(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
-	struct guest *g = to_guest(v);
-
 	*why = VCPU_KICKED;
 	if (!atomic_exchange(&g->ran, true)) {
 		int r = code(g, why, e);
@@ -101,6 +102,22 @@ static int fake_run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 	while (!atomic_exchange(&g->kicked, false))
 		nap();
 	return 0;
+}
+
+static int fake_run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
+{
+	int r;
+
+	atomic_fetch_add(&inside, 1);
+	r = fake_run_inside(to_guest(v), why, e);
+	atomic_fetch_sub(&inside, 1);
+	return r;
+}
+
+static void fake_freeze(struct vcpu *v, bool on)
+{
+	assert_int_equal(atomic_load(&inside), 0);
+	atomic_store(&frozen, on);
 }
 
 static void fake_kick(struct vcpu *v)
@@ -141,6 +158,7 @@ const struct engine engine_jit = {
 	.load = fake_load,
 	.store = fake_store,
 	.tsc = fake_tsc,
+	.freeze = fake_freeze,
 };
 
 /* --- what guests do --- */
@@ -352,6 +370,150 @@ static void the_power_button_reaches_the_guest(void **state)
 	machine_free(m);
 }
 
+/* --- pauses --- */
+
+struct pauser {
+	struct loop_call call;
+	struct machine *m;
+	uint64_t then_ns;
+};
+
+static void run_with(struct pauser *p, guest_code *what, void (*call)(struct loop_call *c))
+{
+	code = what;
+	incarnations = 0;
+	p->m = machine_with((struct machine_config){0});
+	p->call.run = call;
+	loop_post(machine_loop(p->m), &p->call);
+	assert_int_equal(machine_run(p->m, &result, &err), 0);
+	machine_free(p->m);
+}
+
+static uint64_t guest_time(struct machine *m)
+{
+	return clock_now(loop_clock(machine_loop(m)));
+}
+
+static void assert_stands_still(struct machine *m)
+{
+	uint64_t now = guest_time(m);
+
+	for (int i = 0; i < 10; i++)
+		nap();
+	assert_int_equal(inside, 0);
+	assert_true(frozen);
+	assert_int_equal(guest_time(m), now);
+}
+
+static void pause_for_two_reasons(struct loop_call *c)
+{
+	struct machine *m = container_of(c, struct pauser, call)->m;
+	uint64_t then;
+
+	while (!inside)
+		nap();
+	machine_pause(m, MACHINE_PAUSE_ASKED);
+	then = guest_time(m);
+	assert_stands_still(m);
+	machine_pause(m, MACHINE_PAUSE_NO_SPACE);
+	machine_resume(m, MACHINE_PAUSE_ASKED);
+	assert_int_equal(machine_paused(m), MACHINE_PAUSE_NO_SPACE);
+	assert_stands_still(m);
+	machine_resume(m, MACHINE_PAUSE_NO_SPACE);
+	while (!inside)
+		nap();
+	assert_false(frozen);
+	assert_in_range(guest_time(m), then + 1, then + 10000000000);
+	machine_stop(m);
+}
+
+static void a_paused_machine_stands_still_until_no_reason_is_left(void **state)
+{
+	struct pauser p;
+
+	run_with(&p, stay, pause_for_two_reasons);
+	assert_int_equal(result.end, END_STOPPED);
+}
+
+static atomic_bool may_reset;
+
+static int reset_when_told(struct guest *g, enum vcpu_stop *why, struct err *e)
+{
+	if (incarnations > 1)
+		return power_off(g, why, e);
+	while (!may_reset)
+		nap();
+	return reset(g, why, e);
+}
+
+static void resume_after_the_reset(struct loop_call *c)
+{
+	struct machine *m = container_of(c, struct pauser, call)->m;
+
+	if (incarnations < 2) {
+		loop_post(machine_loop(m), c);
+		return;
+	}
+	assert_stands_still(m);
+	machine_resume(m, MACHINE_PAUSE_ASKED);
+}
+
+static void pause_during_a_reset(struct loop_call *c)
+{
+	struct machine *m = container_of(c, struct pauser, call)->m;
+
+	while (!inside)
+		nap();
+	may_reset = true;
+	machine_pause(m, MACHINE_PAUSE_ASKED);
+	c->run = resume_after_the_reset;
+	loop_post(machine_loop(m), c);
+}
+
+static void a_machine_that_resets_while_it_is_paused_stays_paused(void **state)
+{
+	struct pauser p;
+
+	may_reset = false;
+	run_with(&p, reset_when_told, pause_during_a_reset);
+	assert_int_equal(result.end, END_POWER_OFF);
+	assert_int_equal(incarnations, 2);
+}
+
+static void pause_at_the_start(struct loop_call *c)
+{
+	struct machine *m = container_of(c, struct pauser, call)->m;
+
+	assert_stands_still(m);
+	machine_resume(m, MACHINE_PAUSE_ASKED);
+}
+
+static void a_machine_that_is_paused_before_its_run_begins_paused(void **state)
+{
+	struct pauser p = {.call.run = pause_at_the_start};
+
+	code = power_off;
+	p.m = machine_with((struct machine_config){0});
+	machine_pause(p.m, MACHINE_PAUSE_ASKED);
+	loop_post(machine_loop(p.m), &p.call);
+	assert_int_equal(machine_run(p.m, &result, &err), 0);
+	assert_int_equal(result.end, END_POWER_OFF);
+	machine_free(p.m);
+}
+
+static void a_paused_machine_can_be_stopped(void **state)
+{
+	struct machine *m;
+
+	code = stay;
+	m = machine_with((struct machine_config){0});
+	machine_pause(m, MACHINE_PAUSE_ASKED);
+	machine_stop(m);
+	assert_int_equal(machine_run(m, &result, &err), 0);
+	assert_int_equal(result.end, END_STOPPED);
+	machine_free(m);
+}
+
 /* --- two at once --- */
 
 struct printed {
@@ -539,6 +701,10 @@ int main(void)
 		cmocka_unit_test(it_can_be_stopped_from_outside),
 		cmocka_unit_test(it_can_be_freed_without_a_run),
 		cmocka_unit_test(the_power_button_reaches_the_guest),
+		cmocka_unit_test(a_paused_machine_stands_still_until_no_reason_is_left),
+		cmocka_unit_test(a_machine_that_resets_while_it_is_paused_stays_paused),
+		cmocka_unit_test(a_machine_that_is_paused_before_its_run_begins_paused),
+		cmocka_unit_test(a_paused_machine_can_be_stopped),
 		cmocka_unit_test(two_machines_run_in_one_process),
 		cmocka_unit_test(irq0_is_on_pin_2_and_others_on_their_own),
 		cmocka_unit_test(the_pic_interrupts_through_lint0),

@@ -254,6 +254,17 @@ static uint64_t guest_tsc(struct vcpu *v)
 	return tsc() + to_jit(v)->tsc_offset;
 }
 
+/* Its kvmclock stands still with it, as it counts TSC from a point that was published. */
+static void freeze(struct vcpu *v, bool frozen)
+{
+	struct jit_cpu *c = to_jit(v);
+
+	if (frozen)
+		c->frozen_tsc = guest_tsc(v);
+	else
+		c->tsc_offset = c->frozen_tsc - tsc();
+}
+
 static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 {
 	struct jit_cpu *c = to_jit(v);
@@ -312,5 +323,6 @@ const struct engine engine_jit = {
 	.load = load,
 	.store = store,
 	.tsc = guest_tsc,
+	.freeze = freeze,
 	.stats = stats,
 };

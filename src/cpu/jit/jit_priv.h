@@ -107,6 +107,7 @@ struct jit_cpu {
 	uint8_t dr6_hits;         /* data breakpoints touched that are not reported yet */
 	struct jit_exception exc; /* under delivery or raised */
 	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
+	uint64_t frozen_tsc;      /* the guest's, while it stands still */
 	uint8_t phys_bits;        /* physical address width that CPUID offers */
 	bool gib_pages;           /* CPUID offers 1G pages */
 	uint64_t ea;              /* memory operand of the helper being called: offset in ... */

@@ -49,6 +49,8 @@ struct kvm_cpu {
 	timer_t timer; /* ticks while in run(), to notice a HLT that nothing ends */
 	unsigned tick_shift;
 
+	uint64_t frozen_tsc, frozen_tsc_adjust; /* the guest's, while they stand still */
+
 	uint32_t msr[KVM_MSRS_MAX]; /* numbers that this KVM has, of msr_table's */
 	unsigned msrs;
 

@@ -379,6 +379,22 @@ static int kvm_store(struct vcpu *v, struct x86_state *s, struct err *e)
 	return r < 0 ? err_wrap(e, "store vCPU %u from KVM", v->index) : r;
 }
 
+/* The clock and the TSC are set again, so that kvmclock, which KVM makes of them, goes on from
+ * where it was. Where KVM refuses (a guest's TSC can only be the host's), time has jumped. */
+static void kvm_freeze(struct vcpu *v, bool frozen)
+{
+	struct kvm_cpu *c = to_kvm_cpu(v);
+	struct x86_state s = {.tsc = c->frozen_tsc, .tsc_adjust = c->frozen_tsc_adjust};
+
+	if (!frozen) {
+		if (set_clock(c, NULL) == 0 && c->frozen_tsc)
+			(void)!kvm_load_parts(c, &s, KVM_PART_TIME, NULL);
+	} else if (kvm_store_parts(c, &s, KVM_PART_TIME, NULL) == 0) {
+		c->frozen_tsc = s.tsc;
+		c->frozen_tsc_adjust = s.tsc_adjust;
+	}
+}
+
 const struct engine engine_kvm = {
 	.name = "kvm",
 	.own_lapic = true,
@@ -391,5 +407,6 @@ const struct engine engine_kvm = {
 	.kick = kvm_kick,
 	.irq = kvm_irq,
 	.load = kvm_load,
+	.freeze = kvm_freeze,
 	.store = kvm_store,
 };

@@ -6,22 +6,10 @@
 #include <stdlib.h>
 
 #include "cli/help.h"
+#include "cli/print.h"
 #include "cpu/engine.h"
 #include "cpu/host.h"
 #include "machine/engine_choice.h"
-
-/* Prints and consumes j. */
-static int print_json(json_t *j)
-{
-	int r = j ? json_dumpf(j, stdout, JSON_INDENT(2)) : -1;
-
-	json_decref(j);
-	if (r < 0 || puts("") < 0) {
-		fprintf(stderr, "holon: writing JSON failed\n");
-		return EXIT_TROUBLE;
-	}
-	return EXIT_DONE;
-}
 
 int cmd_version(const void *opts, int words, char **word)
 {

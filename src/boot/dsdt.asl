@@ -38,6 +38,33 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 			}
 		}
 
+		// Virtual machine generation identifier: VMGENID_BASE (chipset/vmgenid.c)
+		Device (VGEN)
+		{
+			Name (_HID, "HOLN0001")
+			Name (_CID, "VM_Gen_Counter")
+			Name (_DDN, "VM_Gen_Counter")
+			Name (ADDR, Package () { 0x000F1000, 0 })
+		}
+
+		// Events without a fixed register: IRQ_GED says that the identifier changed
+		Device (GED)
+		{
+			Name (_HID, "ACPI0013")
+			Name (_UID, 0)
+			Name (_CRS, ResourceTemplate ()
+			{
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 20 }
+			})
+			Method (_EVT, 1, Serialized)
+			{
+				If (Arg0 == 20)
+				{
+					Notify (\_SB.VGEN, 0x80)
+				}
+			}
+		}
+
 		Device (PCI0)
 		{
 			Name (_HID, EisaId ("PNP0A08"))

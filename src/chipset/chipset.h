@@ -15,6 +15,7 @@ extern const struct device_type i8042_type;  /* keyboard controller: reset line,
 extern const struct device_type pm_type;     /* ACPI PM1a and PM timer */
 extern const struct device_type pci_host_type; /* config ports, reset register 0xcf9, ECAM, bus 0 */
 extern const struct device_type fw_cfg_type;   /* what the machine has: CPUs, RAM */
+extern const struct device_type vmgenid_type;  /* generation identifier in RAM */
 extern const struct device_type debug_exit_type;  /* port 0xf4 */
 extern const struct device_type test_device_type; /* for CPU test suites: ports, wires, memory */
 
@@ -34,6 +35,12 @@ void uart_on_room(struct device *uart, void (*room)(void *ctx), void *ctx);
 void pm_power_button(struct device *pm);
 /* Whether the guest has enabled ACPI power-button events: no use pressing it before. */
 bool pm_power_button_armed(struct device *pm);
+
+/* Puts the identifier into RAM: after RAM was cleared, before the guest runs. */
+void vmgenid_place(struct device *vmgenid);
+/* The machine goes on from a state that something else goes on from too: a new identifier (random
+ * bytes), of which the guest is told. Any thread. */
+void vmgenid_renew(struct device *vmgenid, const uint8_t id[VMGENID_LEN]);
 
 /* --- lapic.c: local APICs, for engines without their own --- */
 struct lapic;

@@ -41,6 +41,7 @@ static const struct place {
 	{&pci_host_type, BUS_PIO, PORT_PCI_CONFIG, 8},
 	{&pci_host_type, BUS_MMIO, ECAM_BASE, 0x100},
 	{&ioapic_type, BUS_MMIO, IOAPIC_BASE, 0x44},
+	{&vmgenid_type, BUS_MMIO, VMGENID_BASE, 1}, /* nothing: it is in RAM */
 };
 
 static const struct place *any_place(const struct device_type *t, unsigned *seed)

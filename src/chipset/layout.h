@@ -11,6 +11,9 @@
 #define TEST_MEMORY_BASE 0xff000000u
 #define PCI_MMIO64_LEN   0x800000000ull /* 32 GiB, starts above RAM, 1 GiB aligned */
 
+#define VMGENID_BASE 0xf1000u /* in the memory below 1 MiB that the guest leaves alone */
+#define VMGENID_LEN  16
+
 #define PORT_PIC1       0x20
 #define PORT_PIC2       0xa0
 #define PORT_ELCR       0x4d0
@@ -32,4 +35,5 @@
 #define IRQ_PIT  0
 #define IRQ_COM1 4
 #define IRQ_RTC  8
-#define IRQ_SCI  9 /* level, active high */
+#define IRQ_SCI  9  /* level, active high */
+#define IRQ_GED  20 /* events of dsdt.asl's Generic Event Device: edge, active high */

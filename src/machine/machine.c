@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 static int check(const struct machine_config *c, struct err *e)
@@ -113,7 +114,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	m->wall_epoch_ns = wall_at_guest_zero(m);
 	if ((r = machine_life_init(m, e)) < 0 ||
 	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
-	    (r = machine_make_engine(m, e)) < 0)
+	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
 		return r;
 	return machine_load_kernel(m, e);
 }
@@ -171,6 +172,16 @@ const char *machine_engine_reason(const struct machine *m)
 bool machine_power_button_armed(struct machine *m)
 {
 	return pm_power_button_armed(m->device[DEV_PM]);
+}
+
+int machine_new_generation(struct machine *m, struct err *e)
+{
+	uint8_t id[VMGENID_LEN];
+
+	if (getrandom(id, sizeof id, 0) != sizeof id)
+		return err_sys(e, errno, "random bytes");
+	vmgenid_renew(m->device[DEV_VMGENID], id);
+	return 0;
 }
 
 struct loop *machine_loop(struct machine *m)

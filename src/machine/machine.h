@@ -76,6 +76,10 @@ void machine_pause(struct machine *m, enum machine_pause why);
 void machine_resume(struct machine *m, enum machine_pause why);
 unsigned machine_paused(const struct machine *m); /* the reasons; 0: it is not */
 
+/* The guest goes on from a state that another machine goes on from too, or did: it is told, so
+ * that the two make different random numbers. Any thread. */
+WARN_UNUSED int machine_new_generation(struct machine *m, struct err *e);
+
 /* Console input; returns how many bytes were taken; the rest is offered again after
  * room(ctx). Loop thread. */
 uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len);

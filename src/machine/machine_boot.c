@@ -41,6 +41,7 @@ int machine_load_kernel(struct machine *m, struct err *e)
 
 	if (r < 0)
 		return r;
+	vmgenid_place(m->device[DEV_VMGENID]);
 	x86_state_reset(&s, 0);
 	if ((r = boot_load(m->mem, &c, &s, e)) < 0 || (r = load_vcpu(m, 0, &s, e)) < 0)
 		return r;

@@ -12,6 +12,7 @@ static const struct device_type *const slot_type[DEV_SLOTS] = {
 	[DEV_PM] = &pm_type,
 	[DEV_PCI_HOST] = &pci_host_type,
 	[DEV_FW_CFG] = &fw_cfg_type,
+	[DEV_VMGENID] = &vmgenid_type,
 	[DEV_DEBUG_EXIT] = &debug_exit_type,
 	[DEV_TEST_DEVICE] = &test_device_type,
 };

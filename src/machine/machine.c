@@ -8,7 +8,7 @@
 
 static int check(const struct machine_config *c, struct err *e)
 {
-	if (!c->kernel)
+	if (!c->kernel && !c->kernel_source)
 		return err_set(e, EINVAL, "no kernel given");
 	if (c->cpus < 1 || c->cpus > MACHINE_MAX_CPUS)
 		return err_set(e, EINVAL, "%u vCPUs: between 1 and %u are possible", c->cpus,
@@ -38,6 +38,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->debug_exit = c->debug_exit;
 	m->force = c->force;
 	m->jit_cache_bytes = c->jit_cache_bytes;
+	m->kernel_source = c->kernel_source;
 	m->cpus = c->cpus;
 	if ((r = dup_text(&m->name, c->name, e)) < 0 ||
 	    (r = dup_text(&m->kernel, c->kernel, e)) < 0 ||

@@ -10,6 +10,14 @@
 #include "chipset/device.h"
 #include "cpu/x86_state.h"
 
+/* Where a kernel comes from that is looked for anew at each start of the guest, so that one
+ * which the guest installed is the next one booted. get: on the thread that builds and runs
+ * the machine, with no vCPU running; the texts are the source's and stay until the next get. */
+struct kernel_source {
+	int (*get)(struct kernel_source *s, const char **kernel, const char **initrd,
+		   const char **append, struct err *e);
+};
+
 enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
 
 struct machine_config {
@@ -20,7 +28,8 @@ struct machine_config {
 	uint64_t memory_bytes;
 	uint64_t jit_cache_bytes; /* 0: the JIT's default */
 	const char *kernel, *initrd, *append;
-	bool debug_exit; /* port 0xf4 present, and the test device */
+	struct kernel_source *kernel_source; /* instead of these three; NULL: there are these */
+	bool debug_exit;                     /* port 0xf4 present, and the test device */
 	bool no_reboot;
 	struct byte_sink *serial_out;
 };

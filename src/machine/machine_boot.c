@@ -36,10 +36,11 @@ static int load_vcpu(struct machine *m, unsigned i, const struct x86_state *s, s
 int machine_load_kernel(struct machine *m, struct err *e)
 {
 	struct boot_config c = {.kernel = m->kernel, .initrd = m->initrd, .cmdline = m->append};
+	struct kernel_source *source = m->kernel_source;
 	struct x86_state s;
 	int r = write_acpi(m, &c.acpi_rsdp, e);
 
-	if (r < 0)
+	if (r < 0 || (source && (r = source->get(source, &c.kernel, &c.initrd, &c.cmdline, e)) < 0))
 		return r;
 	vmgenid_place(m->device[DEV_VMGENID]);
 	x86_state_reset(&s, 0);

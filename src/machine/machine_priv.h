@@ -59,6 +59,7 @@ struct machine_cpu {
 
 struct machine {
 	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
+	struct kernel_source *kernel_source;   /* instead of these; or NULL */
 	bool no_reboot, debug_exit, force;
 	uint64_t jit_cache_bytes;
 	unsigned cpus;

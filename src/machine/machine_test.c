@@ -435,6 +435,27 @@ static void a_paused_machine_stands_still_until_no_reason_is_left(void **state)
 	assert_int_equal(result.end, END_STOPPED);
 }
 
+struct counted_source {
+	struct kernel_source source;
+	int asked;
+};
+
+static int count_and_give(struct kernel_source *s, const char **k, const char **initrd,
+			  const char **append, struct err *e)
+{
+	container_of(s, struct counted_source, source)->asked++;
+	*k = kernel;
+	return 0;
+}
+
+static void a_kernel_that_is_looked_for_is_so_again_at_a_reset(void **state)
+{
+	struct counted_source s = {.source.get = count_and_give};
+
+	assert_int_equal(RUN(reset_once, .kernel_source = &s.source), END_POWER_OFF);
+	assert_int_equal(s.asked, 2);
+}
+
 static atomic_bool may_reset;
 
 static int reset_when_told(struct guest *g, enum vcpu_stop *why, struct err *e)
@@ -695,6 +716,7 @@ int main(void)
 		cmocka_unit_test(a_guest_powers_off),
 		cmocka_unit_test(a_reset_can_be_the_end),
 		cmocka_unit_test(a_reset_starts_afresh),
+		cmocka_unit_test(a_kernel_that_is_looked_for_is_so_again_at_a_reset),
 		cmocka_unit_test(a_triple_fault_is_the_end),
 		cmocka_unit_test(an_engine_failure_is_an_error),
 		cmocka_unit_test(debug_exit_is_there_when_asked_for),

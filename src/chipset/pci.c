@@ -147,8 +147,9 @@ void pci_irq(struct pci_device *p, bool level)
 
 uint32_t pci_config_read(struct pci_device *p, unsigned offset, unsigned size)
 {
+	if (p->reading)
+		p->reading(p, offset, size);
 	AUTO_LOCK(&p->irq_lock);
-
 	return load_le(p->config + offset, size);
 }
 

@@ -84,7 +84,9 @@ struct pci_device {
 	uint8_t clear[PCI_CONFIG_LEN];    /* bits that a written 1 clears */
 	struct pci_bar bar[PCI_BARS];
 	uint16_t cap_end; /* first byte behind the last capability */
-	/* The guest wrote config bytes; may be NULL. The host's lock is held. */
+	/* The guest is about to read config bytes, which this may change first; the guest wrote
+	 * some. Both may be NULL. The host's lock is held. */
+	void (*reading)(struct pci_device *p, unsigned offset, unsigned len);
 	void (*written)(struct pci_device *p, unsigned offset, unsigned len);
 
 	pthread_mutex_t irq_lock; /* guards the two below, and the interrupt bits in config */
@@ -115,8 +117,9 @@ void pci_state(struct pci_device *p, struct state *s);
 /* The INTx wire. */
 void pci_irq(struct pci_device *p, bool level);
 bool pci_msix_enabled(struct pci_device *p);
-/* Sends vector n, or notes it as pending while it is masked. Out of range: nothing. */
-void pci_msix_send(struct pci_device *p, unsigned n);
+/* Sends vector n, or notes it as pending while it is masked. Out of range: nothing. False: MSI-X
+ * is off, so that the wire is the way. */
+bool pci_msix_send(struct pci_device *p, unsigned n);
 
 /* IRQ (GSI) on which a function's pin arrives: INTA..D of device d, swizzled over four
  * lines from PCI_INTX_BASE. The ACPI _PRT says the same. */

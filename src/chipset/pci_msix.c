@@ -70,12 +70,13 @@ void pci_msix_configured(struct pci_device *p)
 			send_or_hold(p, n);
 }
 
-void pci_msix_send(struct pci_device *p, unsigned n)
+bool pci_msix_send(struct pci_device *p, unsigned n)
 {
 	AUTO_LOCK(&p->irq_lock);
 
 	if (n < p->msix.vectors)
 		send_or_hold(p, n);
+	return pci_msix_on(p);
 }
 
 bool pci_msix_enabled(struct pci_device *p)

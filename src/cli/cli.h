@@ -58,7 +58,7 @@ struct run_opts {
 	int engine; /* enum engine_choice */
 	unsigned cpus;
 	uint64_t memory, jit_cache;
-	const char *kernel, *initrd, *append;
+	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
 };
 

@@ -227,7 +227,7 @@ int cmd_run(const void *opts, int words, char **word)
 {
 	const struct run_opts *o = opts;
 	struct session s = {.name = name_of(o), .signals.fd = -1};
-	const struct machine_config c = {
+	struct machine_config c = {
 		.name = s.name,
 		.engine = (enum engine_choice)o->engine,
 		.force = o->force,
@@ -243,8 +243,10 @@ int cmd_run(const void *opts, int words, char **word)
 	};
 	struct machine_result result = {.end = END_ERROR};
 	struct err err = {0};
-	int r = console_out_init(&s.out, STDOUT_FILENO, &err);
+	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
+	if (r == 0)
+		r = console_out_init(&s.out, STDOUT_FILENO, &err);
 	if (r == 0) {
 		r = run_session(&s, &c, &result, &err);
 		console_out_done(&s.out);

@@ -27,6 +27,9 @@ static const struct option run_options[] = {
 	 "tables; when it is full, translation starts afresh. Default: 128M."},
 	{"force", OPT_FLAG, offsetof(struct run_opts, force), NULL,
 	 "With --engine kvm: run even where the probe refuses."},
+	{"virtio-off", OPT_TEXT, offsetof(struct run_opts, virtio_off), "LIST",
+	 "Do without these features of virtio devices, though the guest's drivers may know them: a "
+	 "comma-separated list of packed, event-idx and indirect."},
 	{"no-reboot", OPT_FLAG, offsetof(struct run_opts, no_reboot), NULL,
 	 "End with exit status 3 when the guest resets, instead of rebooting it."},
 	{"debug-exit", OPT_FLAG, offsetof(struct run_opts, debug_exit), NULL,

@@ -39,6 +39,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->force = c->force;
 	m->jit_cache_bytes = c->jit_cache_bytes;
 	m->kernel_source = c->kernel_source;
+	m->virtio_off = c->virtio_off;
 	m->cpus = c->cpus;
 	if ((r = dup_text(&m->name, c->name, e)) < 0 ||
 	    (r = dup_text(&m->kernel, c->kernel, e)) < 0 ||
@@ -115,7 +116,8 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	m->wall_epoch_ns = wall_at_guest_zero(m);
 	if ((r = machine_life_init(m, e)) < 0 ||
 	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
-	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
+	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_new_generation(m, e)) < 0 ||
+	    (r = machine_make_engine(m, e)) < 0)
 		return r;
 	return machine_load_kernel(m, e);
 }
@@ -143,7 +145,9 @@ void machine_free(struct machine *m)
 {
 	if (!m)
 		return;
+	machine_stop_io(m);
 	machine_free_engine(m);
+	machine_free_virtio(m);
 	machine_free_devices(m);
 	if (m->loop)
 		machine_life_done(m);

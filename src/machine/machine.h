@@ -31,6 +31,7 @@ struct machine_config {
 	struct kernel_source *kernel_source; /* instead of these three; NULL: there are these */
 	bool debug_exit;                     /* port 0xf4 present, and the test device */
 	bool no_reboot;
+	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */
 	struct byte_sink *serial_out;
 };
 
@@ -50,6 +51,9 @@ struct machine_result {
 };
 
 struct machine;
+
+/* "packed,event-idx,indirect" or a part of it, or NULL, into virtio_off. */
+WARN_UNUSED int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e);
 
 /* Builds everything and loads the kernel; nothing runs yet. */
 WARN_UNUSED int machine_new(struct machine **out, const struct machine_config *c, struct err *e);

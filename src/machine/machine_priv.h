@@ -2,6 +2,7 @@
  *
  *   machine.c          config in, machine out; takes it down again
  *   machine_devices.c  the chipset
+ *   machine_virtio.c   virtio devices and their I/O threads
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_run.c      the life cycle: run, requests, reboot, end
@@ -17,6 +18,7 @@
 
 #include <stdatomic.h>
 
+#include "base/io_thread.h"
 #include "base/loop.h"
 #include "boot/boot.h"
 #include "chipset/chipset.h"
@@ -26,8 +28,10 @@
 #include "machine/irq_router.h"
 #include "machine/machine.h"
 #include "machine/vcpu_thread.h"
+#include "virtio/pci.h"
 
 #define MACHINE_MAX_CPUS 255u        /* 8-bit APIC IDs, 255 is the broadcast */
+#define PCI_SLOTS        32u         /* device numbers of PCI bus 0 */
 #define APIC_HZ          1000000000u /* input of the LAPICs' timers, stated in CPUID */
 
 enum machine_slot {
@@ -71,6 +75,10 @@ struct machine {
 
 	struct irq_router irq;
 	struct device *device[DEV_SLOTS];
+	struct virtio_pci *virtio[PCI_SLOTS]; /* by device number */
+	struct io_thread *io[1 + PCI_SLOTS];  /* [0]: the shared one */
+	unsigned ios;
+	uint64_t virtio_off;
 	struct byte_sink serial_null; /* where the serial port leads when nobody listens */
 
 	const struct engine *engine;
@@ -109,6 +117,17 @@ WARN_UNUSED int machine_make_devices(struct machine *m, struct byte_sink *serial
 				     struct err *e);
 void machine_reset_devices(struct machine *m);
 void machine_free_devices(struct machine *m);
+
+/* machine_virtio.c */
+WARN_UNUSED int machine_make_virtio(struct machine *m, const struct machine_config *c,
+				    struct err *e);
+WARN_UNUSED int machine_start_io(struct machine *m, struct err *e); /* I/O threads run */
+/* vCPUs parked: returns when no device of them does anything, until machine_reset_virtio. Before
+ * the engine goes, to which they send interrupts. */
+void machine_pause_virtio(struct machine *m);
+void machine_reset_virtio(struct machine *m);
+void machine_stop_io(struct machine *m); /* for good */
+void machine_free_virtio(struct machine *m);
 
 /* machine_engine.c: vCPUs parked or not yet started */
 WARN_UNUSED int machine_make_engine(struct machine *m, struct err *e);

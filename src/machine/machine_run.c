@@ -127,7 +127,9 @@ static int start_again(struct machine *m, struct err *e)
 {
 	int r;
 
+	machine_pause_virtio(m);
 	machine_free_engine(m);
+	machine_reset_virtio(m);
 	machine_reset_devices(m);
 	if ((r = clear_ram(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0 ||
 	    (r = machine_load_kernel(m, e)) < 0)
@@ -229,6 +231,9 @@ int machine_run(struct machine *m, struct machine_result *result, struct err *e)
 
 	if (r == 0) {
 		machine_run_cpus(m);
+		r = machine_start_io(m, e);
+	}
+	if (r == 0) {
 		r = loop_run(m->loop);
 		if (r < 0)
 			err_sys(e, -r, "event loop");

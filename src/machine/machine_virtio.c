@@ -1,0 +1,148 @@
+/* The virtio devices: which there are, where they sit on the PCI bus, and on which I/O threads
+ * they live. Slots are part of the machine that a guest knows: they do not move when a device
+ * is added.
+ *
+ *   00:01  rng        00:02  console    00:03  balloon    00:04  vsock
+ *   00:08 ... 00:0f   network cards
+ *   00:10 ... 00:1f   disks
+ *
+ * Small devices share one I/O thread; each card and disk has its own. Threads begin when the
+ * vCPUs run already, and end before the devices do. */
+#include "machine/machine_priv.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "virtio/rng.h"
+
+#define SLOT_RNG 1
+
+int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e)
+{
+	static const struct {
+		const char *name;
+		uint64_t feature;
+	} known[] = {
+		{"packed", VIRTIO_F_RING_PACKED},
+		{"event-idx", VIRTIO_F_EVENT_IDX},
+		{"indirect", VIRTIO_F_INDIRECT_DESC},
+	};
+
+	for (const char *word = list; word && *word;) {
+		size_t len = strcspn(word, ","), i = 0;
+
+		while (i < ARRAY_SIZE(known) &&
+		       (strlen(known[i].name) != len || strncmp(known[i].name, word, len)))
+			i++;
+		if (i == ARRAY_SIZE(known))
+			return err_set(e, EINVAL,
+				       "virtio feature '%.*s': packed, event-idx and indirect can "
+				       "be switched off",
+				       (int)len, word);
+		*features |= known[i].feature;
+		word += len + (word[len] == ',');
+	}
+	return 0;
+}
+
+static int new_thread(struct machine *m, struct io_thread **out, const char *name, struct err *e)
+{
+	int r = io_thread_new(out, name, e);
+
+	if (r == 0)
+		m->io[m->ios++] = *out;
+	return r;
+}
+
+/* make gets opts, what its part of the config says. thread: the name of the device's own I/O
+ * thread; NULL: the shared one. */
+static int add(struct machine *m, unsigned slot, const char *thread,
+	       int (*make)(struct virtio_device **out, const struct virtio_env *env,
+			   const void *opts, struct err *e),
+	       const void *opts, struct err *e)
+{
+	struct virtio_env env = {
+		.mem = m->mem,
+		.clock = loop_clock(m->loop),
+		.hide_features = m->virtio_off,
+	};
+	struct io_thread *io = m->io[0];
+	struct virtio_device *d;
+	int r = thread ? new_thread(m, &io, thread, e) : 0;
+
+	if (r < 0)
+		return r;
+	env.loop = io_thread_loop(io);
+	r = make(&d, &env, opts, e);
+	if (r == 0)
+		r = virtio_pci_new(&m->virtio[slot], d, m->device[DEV_PCI_HOST], slot << 3, e);
+	return r;
+}
+
+static int make_rng(struct virtio_device **out, const struct virtio_env *env, const void *opts,
+		    struct err *e)
+{
+	return virtio_rng_new(out, env, e);
+}
+
+int machine_make_virtio(struct machine *m, const struct machine_config *c, struct err *e)
+{
+	struct io_thread *shared;
+	int r = new_thread(m, &shared, "io", e);
+
+	if (r == 0)
+		r = add(m, SLOT_RNG, NULL, make_rng, NULL, e);
+	return r;
+}
+
+int machine_start_io(struct machine *m, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < m->ios && r == 0; i++)
+		r = io_thread_start(m->io[i], e);
+	return r;
+}
+
+void machine_pause_virtio(struct machine *m)
+{
+	for (unsigned i = 0; i < PCI_SLOTS; i++)
+		if (m->virtio[i])
+			virtio_pci_pause(m->virtio[i]);
+	for (unsigned i = 0; i < PCI_SLOTS; i++)
+		if (m->virtio[i])
+			virtio_pci_wait_paused(m->virtio[i]);
+}
+
+void machine_reset_virtio(struct machine *m)
+{
+	for (unsigned i = 0; i < PCI_SLOTS; i++) {
+		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
+
+		if (!d)
+			continue;
+		d->type->reset(d);
+		virtio_pci_resume(m->virtio[i]);
+	}
+}
+
+void machine_stop_io(struct machine *m)
+{
+	machine_pause_virtio(m);
+	for (unsigned i = 0; i < m->ios; i++)
+		io_thread_stop(m->io[i]);
+}
+
+void machine_free_virtio(struct machine *m)
+{
+	for (unsigned i = 0; i < PCI_SLOTS; i++) {
+		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
+
+		if (d)
+			d->type->free(d);
+		m->virtio[i] = NULL;
+	}
+	for (unsigned i = 0; i < m->ios; i++)
+		io_thread_free(m->io[i]);
+	m->ios = 0;
+}

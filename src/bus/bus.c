@@ -27,7 +27,8 @@ struct space {
 };
 
 struct bus {
-	pthread_mutex_t lock; /* taken by updates only */
+	pthread_mutex_t lock; /* taken by updates only; guards watcher too */
+	struct bus_watcher *watcher;
 	struct space space[BUS_SPACES];
 };
 
@@ -155,6 +156,8 @@ int bus_map(struct bus *b, enum bus_space s, uint64_t base, uint64_t len, struct
 	if (is_sound(s, base, len, r)) {
 		pthread_mutex_lock(&b->lock);
 		ret = insert(&b->space[s], base, base + (len - 1), r, e);
+		if (ret == 0 && b->watcher && r->event_count)
+			b->watcher->mapped(b->watcher, s, base, r);
 		pthread_mutex_unlock(&b->lock);
 	} else {
 		ret = err_set(e, EINVAL, "bad range or access sizes");
@@ -176,11 +179,39 @@ static void remove_all(struct space *sp, const struct bus_region *r)
 	end_update(sp, kept);
 }
 
+/* Tells the watcher of every place in s of r, or, if that is NULL, of all regions with events. */
+static void tell(struct bus *b, enum bus_space s, const struct bus_region *r,
+		 void (*what)(struct bus_watcher *w, enum bus_space s, uint64_t base,
+			      const struct bus_region *r))
+{
+	struct space *sp = &b->space[s];
+
+	for (uint32_t i = 0; i < sp->count; i++) {
+		const struct bus_region *at =
+			atomic_load_explicit(&sp->route[i].region, memory_order_relaxed);
+
+		if (at->event_count && (!r || at == r))
+			what(b->watcher, s, get(&sp->route[i].base), at);
+	}
+}
+
 void bus_unmap(struct bus *b, struct bus_region *r)
 {
 	pthread_mutex_lock(&b->lock);
-	for (int s = 0; s < BUS_SPACES; s++)
+	for (int s = 0; s < BUS_SPACES; s++) {
+		if (b->watcher && r->event_count)
+			tell(b, s, r, b->watcher->unmapped);
 		remove_all(&b->space[s], r);
+	}
+	pthread_mutex_unlock(&b->lock);
+}
+
+void bus_watch(struct bus *b, struct bus_watcher *w)
+{
+	pthread_mutex_lock(&b->lock);
+	b->watcher = w;
+	for (int s = 0; w && s < BUS_SPACES; s++)
+		tell(b, s, NULL, w->mapped);
 	pthread_mutex_unlock(&b->lock);
 }
 

@@ -19,6 +19,13 @@
 
 enum bus_space { BUS_PIO, BUS_MMIO, BUS_SPACES };
 
+/* A write at that offset of a region does nothing but add 1 to an eventfd. An engine may have
+ * the kernel do so, past the bus (KVM's ioeventfd). */
+struct bus_event {
+	uint64_t offset;
+	int fd;
+};
+
 struct bus_region {
 	const char *name;
 	uint8_t min_size, max_size; /* bytes; 0 means 1 and 8 */
@@ -27,6 +34,8 @@ struct bus_region {
 	 * writes vanish. */
 	uint64_t (*read)(struct bus_region *r, uint64_t offset, unsigned size);
 	void (*write)(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size);
+	const struct bus_event *events; /* [event_count], fixed while it is mapped */
+	unsigned event_count;
 };
 
 struct bus;
@@ -43,3 +52,15 @@ void bus_unmap(struct bus *b, struct bus_region *r); /* all its places */
 /* size: 1, 2, 4 or 8 bytes, any alignment. */
 uint64_t bus_read(struct bus *b, enum bus_space s, uint64_t addr, unsigned size);
 void bus_write(struct bus *b, enum bus_space s, uint64_t addr, uint64_t value, unsigned size);
+
+/* Is told where regions with events come and go, with the bus's lock held: it maps and unmaps
+ * nothing. */
+struct bus_watcher {
+	void (*mapped)(struct bus_watcher *w, enum bus_space s, uint64_t base,
+		       const struct bus_region *r);
+	void (*unmapped)(struct bus_watcher *w, enum bus_space s, uint64_t base,
+			 const struct bus_region *r);
+};
+/* One at a time; what is mapped already is told at once. NULL: nobody watches; when it returns
+ * the watcher before is not called any longer. */
+void bus_watch(struct bus *b, struct bus_watcher *w);

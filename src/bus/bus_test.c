@@ -251,6 +251,58 @@ static void look_ups_hold_while_other_regions_move(void **unused)
 	bus_free(arg.b);
 }
 
+struct watch {
+	struct bus_watcher watcher;
+	char log[256];
+};
+
+static void note_place(struct bus_watcher *w, const char *what, enum bus_space s, uint64_t base)
+{
+	struct watch *x = container_of(w, struct watch, watcher);
+	size_t n = strlen(x->log);
+
+	snprintf(x->log + n, sizeof x->log - n, "%s%s%x ", what, s == BUS_PIO ? "io " : "",
+		 (unsigned)base);
+}
+
+static void note_mapped(struct bus_watcher *w, enum bus_space s, uint64_t base,
+			const struct bus_region *r)
+{
+	note_place(w, "+", s, base);
+}
+
+static void note_unmapped(struct bus_watcher *w, enum bus_space s, uint64_t base,
+			  const struct bus_region *r)
+{
+	note_place(w, "-", s, base);
+}
+
+static void a_watcher_sees_regions_with_events_come_and_go(void **unused)
+{
+	static const struct bus_event event = {8, -1};
+	struct watch w = {{note_mapped, note_unmapped}, ""};
+	struct ram_region early = ram_region(1, 8), plain = ram_region(1, 8), r = ram_region(1, 8);
+	struct bus *b = new_bus();
+
+	early.region.events = r.region.events = &event;
+	early.region.event_count = r.region.event_count = 1;
+	map(b, 0x1000, 64, &early);
+	map(b, 0x2000, 64, &plain);
+	bus_watch(b, &w.watcher);
+	assert_string_equal(w.log, "+1000 ");
+	map(b, 0x3000, 64, &r);
+	assert_int_equal(bus_map(b, BUS_PIO, 0x40, 64, &r.region, NULL), 0);
+	map(b, 0x4000, 64, &plain);
+	assert_int_equal(bus_map(b, BUS_MMIO, 0x1000, 64, &r.region, NULL), -EEXIST);
+	bus_unmap(b, &plain.region);
+	bus_unmap(b, &r.region);
+	assert_string_equal(w.log, "+1000 +3000 +io 40 -io 40 -3000 ");
+	bus_watch(b, NULL);
+	bus_unmap(b, &early.region);
+	assert_string_equal(w.log, "+1000 +3000 +io 40 -io 40 -3000 ");
+	bus_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +317,7 @@ int main(void)
 		cmocka_unit_test(unsound_ranges_and_sizes_are_refused),
 		cmocka_unit_test(unmap_takes_all_places_of_a_region_and_no_other),
 		cmocka_unit_test(the_table_has_a_limit_that_unmapping_frees),
+		cmocka_unit_test(a_watcher_sees_regions_with_events_come_and_go),
 		cmocka_unit_test(look_ups_hold_while_other_regions_move),
 	};
 

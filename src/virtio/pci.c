@@ -315,7 +315,15 @@ static int add_function(struct virtio_pci *v, struct device *host, uint8_t devfn
 	pci_init(&v->pci, &ids);
 	v->pci.reading = config_reading;
 	v->pci.written = config_written;
-	v->bar = (struct bus_region){"virtio", 1, 4, bar_read, bar_write};
+	v->bar = (struct bus_region){
+		"virtio",
+		1,
+		4,
+		bar_read,
+		bar_write,
+		.events = v->event,
+		.event_count = v->vd->queues,
+	};
 	pci_add_bar(&v->pci, 0, PCI_BAR_MEM32, BAR_LEN, &v->bar);
 	pci_add_intx(&v->pci, INTX_PIN);
 	if (add_caps(v) < 0)
@@ -332,6 +340,7 @@ static int add_kick(struct virtio_pci *v, unsigned n, struct err *e)
 	k->fd = (struct loop_fd){eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), kicked};
 	if (k->fd.fd < 0)
 		return err_sys(e, errno, "eventfd");
+	v->event[n] = (struct bus_event){PLACE_NOTIFY + n * NOTIFY_STRIDE, k->fd.fd};
 	r = loop_add(v->vd->env.loop, &k->fd, EPOLLIN | EPOLLET, e);
 	if (r < 0)
 		close(k->fd.fd);

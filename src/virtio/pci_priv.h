@@ -43,7 +43,8 @@ struct virtio_pci {
 	struct virtio_device *vd;
 	unsigned cfg_cap; /* where the PCI configuration access capability is */
 	struct kick kick[VIRTIO_QUEUES_MAX];
-	unsigned kicks; /* that are on the loop */
+	struct bus_event event[VIRTIO_QUEUES_MAX]; /* the same, for the bus */
+	unsigned kicks;                            /* that are on the loop */
 
 	pthread_mutex_t lock; /* guards what follows, and the queues' setup */
 	pthread_cond_t changed;

@@ -3,7 +3,7 @@
  * vm.c makes the VM: memory slots, the split irqchip (LAPICs in the kernel; PIC, PIT and
  * IOAPIC are our models, as on the JIT), and message-signalled interrupts. vcpu.c makes
  * vCPUs, runs, steps and kicks them; exits.c serves what they exit for; regs.c moves
- * x86_state in and out; aside.c has the JIT execute one instruction that KVM cannot. */
+ * x86_state in and out; ioevent.c has the kernel do writes that only signal; aside.c has the JIT execute one instruction that KVM cannot. */
 #pragma once
 
 #include <linux/kvm.h>
@@ -24,6 +24,8 @@ struct kvm_vm {
 	struct msi_sink sink;
 	int sys_fd, fd;
 	int run_bytes; /* of a vCPU's mapped kvm_run */
+	struct bus_watcher watcher;
+	bool any_length_events;
 	bool has_sregs2, has_xcrs, has_debugregs, has_tsc_control;
 	struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID */
 	uint64_t xcr0_mask;           /* of the VM's table, cut to it */
@@ -78,6 +80,10 @@ static inline struct kvm_vm *kvm_vm_of(const struct kvm_cpu *c)
 /* --- vm.c --- */
 int kvm_vm_new(struct engine_vm **out, const struct engine_env *env, struct err *e);
 void kvm_vm_free(struct engine_vm *vm);
+
+/* --- ioevent.c: from start to stop, the kernel does the bus's events --- */
+void kvm_events_start(struct kvm_vm *vm);
+void kvm_events_stop(struct kvm_vm *vm);
 
 /* --- cpuid.c: the VM's table, cut to what KVM supports, into the kernel --- */
 uint64_t kvm_xcr0_mask(const struct kvm_vm *vm);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/fake_clock.h"
@@ -269,6 +270,37 @@ static void mmio_goes_to_the_bus_with_its_width(void **state)
 	assert_int_equal(engine_kvm.store(f->cpu, &f->s, &f->err), 0);
 	assert_int_equal(f->s.gpr[X86_RBX], 0x4f);
 	assert_int_equal(f->s.mp_state, X86_HALTED);
+}
+
+static uint64_t taken(int fd)
+{
+	uint64_t n = 0;
+
+	return read(fd, &n, sizeof n) == sizeof n ? n : 0;
+}
+
+/* One by one: at 4, a write of 4 bytes, and at 8, one of 2. */
+static void writes_that_only_signal_do_not_come_to_the_bus(void **state)
+{
+	struct fixture *f = *state;
+	struct bus_event event[] = {{4, eventfd(0, EFD_NONBLOCK)}, {8, eventfd(0, EFD_NONBLOCK)}};
+
+	bus_unmap(f->bus, &f->mmio);
+	f->mmio.events = event;
+	f->mmio.event_count = 2;
+	assert_int_equal(bus_map(f->bus, BUS_MMIO, MMIO_GPA, 0x1000, &f->mmio, NULL), 0);
+	start_at(f, kvm_guest_mmio);
+	assert_int_equal(run(f), VCPU_HALTED);
+	assert_int_equal(f->count, 2); /* the reads */
+	assert_int_equal(taken(event[0].fd), 1);
+	assert_int_equal(taken(event[1].fd), 1);
+
+	bus_unmap(f->bus, &f->mmio); /* and no longer where it was */
+	start_at(f, kvm_guest_mmio);
+	assert_int_equal(run(f), VCPU_HALTED);
+	assert_int_equal(taken(event[0].fd), 0);
+	close(event[0].fd);
+	close(event[1].fd);
 }
 
 static void *send_msi_later(void *arg)
@@ -630,6 +662,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(ports_go_to_the_bus_in_order),
 		TEST(mmio_goes_to_the_bus_with_its_width),
+		TEST(writes_that_only_signal_do_not_come_to_the_bus),
 		TEST(a_message_wakes_a_halted_vcpu),
 		TEST(the_end_of_a_level_interrupt_is_reported),
 		TEST(the_end_of_an_edge_interrupt_is_not),

@@ -188,11 +188,13 @@ int kvm_vm_new(struct engine_vm **out, const struct engine_env *env, struct err 
 		r = add_irqchip(vm, e);
 	if (r == 0)
 		r = add_memory(vm, e);
-	if (r < 0)
+	if (r < 0) {
 		kvm_vm_free(&vm->base);
-	else
-		*out = &vm->base;
-	return r;
+		return r;
+	}
+	kvm_events_start(vm);
+	*out = &vm->base;
+	return 0;
 }
 
 void kvm_vm_free(struct engine_vm *base)
@@ -202,6 +204,7 @@ void kvm_vm_free(struct engine_vm *base)
 	if (!base)
 		return;
 	vm = to_kvm_vm(base);
+	kvm_events_stop(vm);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->sys_fd >= 0)

@@ -16,7 +16,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 
-#define CORO_STACK_BYTES KIB(256)
+#define CORO_STACK_BYTES KIB(512)
 
 struct coro;
 struct coros;

@@ -28,6 +28,7 @@ struct loop {
 	struct epoll_event batch[BATCH]; /* loop thread only, like the rest */
 	int batch_len;
 	struct loop_prepare *prepare;
+	unsigned prepared; /* rounds in a row that ended with it */
 };
 
 static void wake_up(struct loop *l)
@@ -138,10 +139,11 @@ int loop_once(struct loop *l)
 {
 	int n;
 
-	for (n = 0; run_prepare(l) && n < PREPARE_ROUNDS; n++) {
-	}
-	/* Still at it: see what else there is, and come back. */
-	n = epoll_wait(l->epfd, l->batch, BATCH, n < PREPARE_ROUNDS ? -1 : 0);
+	/* What was done there may be what the caller waits for. */
+	if (run_prepare(l) && ++l->prepared < PREPARE_ROUNDS)
+		return 0;
+	n = epoll_wait(l->epfd, l->batch, BATCH, l->prepared < PREPARE_ROUNDS ? -1 : 0);
+	l->prepared = 0;
 	if (n < 0 && errno != EINTR)
 		return -errno;
 	l->batch_len = n < 0 ? 0 : n;

@@ -43,8 +43,9 @@ void loop_free(struct loop *l); /* accepts NULL; closes no descriptor of yours *
 
 /* Runs until loop_stop. 0, or a negative errno when epoll itself fails. */
 WARN_UNUSED int loop_run(struct loop *l);
-/* One round: waits for events and handles them; leaves a loop_stop for loop_run. Also from a
- * callback of the loop, which then sees others run before it returns. */
+/* One round: waits for events and handles them, unless a loop_prepare did something; leaves a
+ * loop_stop for loop_run. Also from a callback of the loop, which then sees others run before
+ * it returns. */
 WARN_UNUSED int loop_once(struct loop *l);
 void loop_stop(struct loop *l);
 

@@ -74,6 +74,8 @@ bool block_read_only(const struct block *b);
 const char *block_format(const struct block *b);
 const char *block_file(const struct block *b);
 struct block *block_backing(const struct block *b); /* NULL: none; stays b's */
+/* What the user should know (O_DIRECT is not to be had); NULL: nothing. */
+const char *block_note(const struct block *b);
 struct block_ctx *block_ctx_of(const struct block *b);
 
 /* --- asynchronous, for devices --- */
@@ -89,7 +91,7 @@ struct block_req { /* the caller's, until done() */
 	const struct iovec *iov;
 	unsigned iov_count;
 	/* result: 0 or -errno (-ENOSPC, -EIO, ...). A range outside of the disk is -EINVAL. May
-	 * be called before block_submit returns. */
+	 * be called before block_submit returns. May submit more, but make no plain call. */
 	void (*done)(struct block_req *r, int result);
 
 	struct block *block; /* block's own from here on */

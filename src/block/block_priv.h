@@ -2,10 +2,13 @@
  *
  *   ctx.c        struct block_ctx: coroutines, I/O engine
  *   io_uring.c   the engine over liburing     io_threads.c  over a thread pool
- *   file.c       protocol: files, block devices; O_DIRECT alignment; locks
+ *   file.c       protocol: files, block devices    file_direct.c  O_DIRECT's alignment
+ *   file_lock.c  against a second writer           iov.c          iovec arrays
  *   nbd.c        protocol: NBD through libnbd
  *   faulty.c     protocol for tests: injects errors   crashlog.c  records for power-cut tests
- *   block.c      open, close, submit: limits, write-through, backing chain, bounds
+ *   proto.c      which protocol a name means; what all of them share
+ *   open.c       open, close, probe, backing chain, create
+ *   block.c      submit: bounds, limits, write-through   plain.c        the plain calls
  *   raw.c        format raw               qcow2*.c     format qcow2
  *
  * Layers: block (format) -> proto (bytes of a file) -> I/O engine. Functions of both tables
@@ -18,6 +21,7 @@
 
 #include "base/coro.h"
 #include "block/block.h"
+#include "block/throttle.h"
 
 #define BLOCK_IOV_MAX   256
 #define BLOCK_CHAIN_MAX 32
@@ -31,6 +35,7 @@ struct proto {
 	bool read_only;
 	bool can_discard; /* punches holes */
 	unsigned align;   /* no stricter than this is worthwhile (O_DIRECT); proto takes any */
+	const char *note; /* what the user should know: a promise that cannot be kept; or NULL */
 };
 
 struct proto_ops {
@@ -64,6 +69,20 @@ int proto_flush(struct proto *p);
 /* Always work: by the proto's own means, or by writing zeros / not at all. */
 int proto_zero(struct proto *p, uint64_t offset, uint64_t len, bool unmap);
 int proto_discard(struct proto *p, uint64_t offset, uint64_t len);
+int proto_write_zeros(struct proto *p, uint64_t offset, uint64_t len);
+
+/* How the name of an image begins says which protocol it is. */
+struct proto_type {
+	const char *scheme; /* "nbd://"; the last one is "", files */
+	int (*open)(struct proto **out, struct block_ctx *c, const struct block_opts *o,
+		    struct err *e);
+	bool only_by_user; /* not as a backing file, whose name comes out of an image */
+};
+const struct proto_type *proto_type_of(const char *file);
+/* The file in "file:PATH" or PATH. */
+const char *block_path(const char *file);
+int file_open(struct proto **out, struct block_ctx *c, const struct block_opts *o, struct err *e);
+int file_create(struct proto **out, struct block_ctx *c, const struct block_opts *o, struct err *e);
 
 struct block_driver {
 	const char *name;
@@ -101,18 +120,37 @@ struct block {
 	struct block *backing;
 
 	/* block.c's own: */
-	char *file;       /* copy of opts.file */
-	bool guessed_raw; /* no format was named: block.c guards its first sector */
+	char *file;                  /* copy of opts.file */
+	bool opened;                 /* driver->open succeeded */
+	const struct block *overlay; /* while it is being opened: what is above it */
+	bool guessed_raw;            /* no format was named: block.c guards its first sector */
 	unsigned in_flight;
 	uint64_t write_gen, flushed_gen; /* writes completed; covered by the last flush */
+	bool flushing;
+	struct coro_queue flush_queue, idle_queue;
+	struct coro_mutex first_sector; /* guessed_raw: one write of it at a time */
 	void (*drained)(void *ctx);
 	void *drained_ctx;
-	struct throttle *throttle;
+	struct throttle throttle;
 };
 
 /* Fills iov with what the backing image has there: zeros behind its end or without one. */
 int block_read_backing(struct block *b, uint64_t offset, const struct iovec *iov, unsigned n,
 		       uint64_t len);
+
+/* --- between open.c, block.c and plain.c --- */
+
+#define BLOCK_HEAD_BYTES 512
+/* By how it begins; raw takes anything. */
+const struct block_driver *block_probe(const uint8_t *head, uint64_t len);
+/* Begins like an image of any format, ours or not. */
+bool block_looks_foreign(const uint8_t head[BLOCK_HEAD_BYTES]);
+/* The file that backing, named in the image overlay, means; malloc'ed, NULL: no memory. */
+char *block_backing_path(const char *overlay, const char *backing);
+int block_flush_in_coro(struct block *b);
+int block_close_in_coro(struct block *b, struct err *e);
+
+/* --- ctx.c --- */
 
 struct coros *block_coros(struct block_ctx *c);
 /* In a coroutine: waits; runs fn(arg) in a worker thread (decompression) and waits for its
@@ -122,6 +160,16 @@ int block_offload(struct block_ctx *c, int (*fn)(void *arg), void *arg);
 /* Runs fn(arg) in a coroutine and returns its result when it is done (the plain calls). */
 int block_run(struct block_ctx *c, int (*fn)(void *arg), void *arg);
 
+/* BLOCK_ZEROS_BYTES zeros to write from. A mapping that stays as long as c. */
+#define BLOCK_ZEROS_BYTES KIB(64)
+const void *block_zeros(struct block_ctx *c);
+
+/* --- iovec arrays (iov.c); skip + len is at most their sum --- */
+
+uint64_t iov_sum(const struct iovec *iov, unsigned n);
 /* The part [skip, skip + len) of iov into out[]; returns how many entries. out has room for n. */
 unsigned iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len,
 		   struct iovec *out);
+void iov_zero(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len);
+void iov_fill(const struct iovec *iov, unsigned n, uint64_t skip, const void *from, uint64_t len);
+void iov_gather(const struct iovec *iov, unsigned n, uint64_t skip, void *to, uint64_t len);

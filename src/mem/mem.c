@@ -188,6 +188,15 @@ void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len)
 	return NULL;
 }
 
+gpa_t mem_gpa(const struct guest_mem *m, const void *hva)
+{
+	const struct mem_region *r = &m->region[m->regions - 1];
+
+	if ((const uint8_t *)hva < r->hva)
+		r = &m->region[0];
+	return r->gpa + (uint64_t)((const uint8_t *)hva - r->hva);
+}
+
 int mem_read(const struct guest_mem *m, gpa_t gpa, void *to, uint64_t len)
 {
 	const void *p = mem_span(m, gpa, len);
@@ -243,16 +252,6 @@ static uint64_t page_index(const struct guest_mem *m, const void *hva)
 	return (uint64_t)((const uint8_t *)hva - m->region[0].hva) / PAGE;
 }
 
-static gpa_t page_gpa(const struct guest_mem *m, uint64_t index)
-{
-	const uint8_t *hva = m->region[0].hva + index * PAGE;
-	const struct mem_region *r = &m->region[m->regions - 1];
-
-	if (hva < r->hva)
-		r = &m->region[0];
-	return r->gpa + (uint64_t)(hva - r->hva);
-}
-
 static void tell(struct guest_mem *m, uint64_t word, uint64_t bits)
 {
 	struct mem_watch *w;
@@ -261,7 +260,9 @@ static void tell(struct guest_mem *m, uint64_t word, uint64_t bits)
 	w = atomic_load(&m->watch);
 	bits &= atomic_fetch_and(&m->marks[word], ~bits);
 	for (; w && bits; bits &= bits - 1)
-		w->written(w, page_gpa(m, word * 64 + (unsigned)__builtin_ctzll(bits)));
+		w->written(w, mem_gpa(m, m->region[0].hva +
+						 (word * 64 + (unsigned)__builtin_ctzll(bits)) *
+							 PAGE));
 }
 
 void mem_written(struct guest_mem *m, const void *hva, uint64_t len)

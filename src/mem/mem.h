@@ -41,6 +41,8 @@ unsigned mem_regions(const struct guest_mem *m, const struct mem_region **out);
  * len may be 0 (any gpa in RAM). */
 void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len);
 
+gpa_t mem_gpa(const struct guest_mem *m, const void *hva); /* of what mem_span gave */
+
 /* -EFAULT when any byte of the span is not RAM: then nothing was copied. mem_write tells the
  * watch. */
 WARN_UNUSED int mem_read(const struct guest_mem *m, gpa_t gpa, void *to, uint64_t len);

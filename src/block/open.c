@@ -106,14 +106,23 @@ static bool in_chain(const struct open_args *a, const char *file)
 	return false;
 }
 
+/* Without what a test laid around it. */
+static const char *inner_file(const char *file)
+{
+	while (proto_type_of(file)->only_by_user)
+		file = strchr(strchr(file, ':') + 1, ':') + 1;
+	return block_path(file);
+}
+
 char *block_backing_path(const char *overlay, const char *backing)
 {
-	const char *path = block_path(backing), *slash = strrchr(overlay, '/');
+	const char *path = block_path(backing), *slash;
 	char *full;
 
+	overlay = inner_file(overlay);
+	slash = strrchr(overlay, '/');
 	if (proto_type_of(backing)->scheme[0] || path[0] == '/' || !slash)
 		return strdup(path);
-	overlay = block_path(overlay);
 	if (asprintf(&full, "%.*s/%s", (int)(slash - overlay), overlay, path) < 0)
 		return NULL;
 	return full;

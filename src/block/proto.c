@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <string.h>
 
-#include "block/block_priv.h"
+#include "block/wrap.h"
 
 static const struct proto_type types[] = {
+	{"faulty:", faulty_open, true},
+	{"crashlog:", crashlog_open, true},
 	{"", file_open, false},
 };
 

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #define HELP_COLUMN 26u
+#define PART_COLUMN 30u
 #define HELP_WIDTH  80u
 
 static void group_text(const struct command *group, FILE *to)
@@ -39,6 +40,19 @@ static void wrapped(const char *text, unsigned column, FILE *to)
 	fputc('\n', to);
 }
 
+static const char *equals(const struct option *part)
+{
+	return part->value ? "=" : "";
+}
+
+/* ",key=VALUE" of an option's value */
+static void part_line(const struct option *part, FILE *to)
+{
+	fprintf(to, "%*s,%s%s%s\n%*s", (int)HELP_COLUMN, "", part->name, equals(part),
+		part->value ? part->value : "", (int)PART_COLUMN, "");
+	wrapped(part->help, PART_COLUMN, to);
+}
+
 static void option_line(const struct option *o, FILE *to)
 {
 	unsigned at = (unsigned)fprintf(to, "  --%s", o->name);
@@ -55,6 +69,8 @@ static void option_line(const struct option *o, FILE *to)
 	wrapped(o->help, HELP_COLUMN, to);
 	if (o->repeats)
 		fprintf(to, "%*sMay be given several times.\n", (int)HELP_COLUMN, "");
+	for (const struct option *part = o->parts; part && part->name; part++)
+		part_line(part, to);
 }
 
 static void option_lines(const struct option *o, FILE *to)
@@ -102,6 +118,24 @@ static void man_text(const char *text, FILE *to)
 	}
 }
 
+static void man_part(const struct option *part, FILE *to)
+{
+	fprintf(to, ".It Li ,%s%s", part->name, equals(part));
+	if (part->value)
+		fprintf(to, " Ns Ar %s", part->value);
+	fputc('\n', to);
+	man_text(part->help, to);
+	fputc('\n', to);
+}
+
+static void man_parts(const struct option *part, FILE *to)
+{
+	fprintf(to, ".Bl -tag -width Ds\n");
+	for (; part->name; part++)
+		man_part(part, to);
+	fprintf(to, ".El\n");
+}
+
 static void man_option(const struct option *o, FILE *to)
 {
 	fprintf(to, ".It Fl \\-%s", o->name);
@@ -114,6 +148,8 @@ static void man_option(const struct option *o, FILE *to)
 	if (o->repeats)
 		fputs("\nMay be given several times.", to);
 	fputc('\n', to);
+	if (o->parts)
+		man_parts(o->parts, to);
 }
 
 static void man_options(const struct option *o, FILE *to)

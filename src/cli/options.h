@@ -39,6 +39,8 @@ struct option {
 	char letter;   /* 0, or the short form */
 	bool required; /* pointer kinds only */
 	bool repeats;  /* pointer kinds only: a struct option_list, in the order given */
+	/* What the value may consist of besides its first part (suboptions.h), for help; or NULL. */
+	const struct option *parts;
 };
 
 struct option_table {

@@ -382,6 +382,7 @@ int virtio_blk_new(struct virtio_device **out, const struct virtio_env *env,
 	b->block = o->block;
 	b->read_only = block_read_only(o->block);
 	b->space = o->space;
+	b->failed = o->failed;
 	b->ctx = o->ctx;
 	b->retry_ns = o->retry_ns ? o->retry_ns : RETRY_DEFAULT_NS;
 	b->waiting_end = &b->waiting;

@@ -26,6 +26,8 @@ struct virtio_blk_opts {
 	/* full: requests wait for space on the host's disk; else they all went through. I/O
 	 * thread. May be NULL. */
 	void (*space)(void *ctx, bool full);
+	/* The guest is told of an error of the image (a positive errno). Likewise. */
+	void (*failed)(void *ctx, enum block_op op, int error);
 	void *ctx;
 	uint64_t retry_ns; /* between attempts while full; 0: one second */
 };

@@ -96,6 +96,7 @@ struct virtio_blk {
 	char serial[BLK_SERIAL_MAX + 1];
 	bool read_only, write_through_at_first;
 	void (*space)(void *ctx, bool full);
+	void (*failed)(void *ctx, enum block_op op, int error);
 	void *ctx;
 	uint64_t retry_ns;
 

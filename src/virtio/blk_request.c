@@ -115,6 +115,15 @@ static bool is_no_space(int result)
 	return result == -ENOSPC || result == -EDQUOT;
 }
 
+static uint8_t answer_to_failure(struct blk_request *r, int error)
+{
+	if (error == ENOTSUP)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (r->b->failed)
+		r->b->failed(r->b->ctx, r->io.op, error);
+	return VIRTIO_BLK_S_IOERR;
+}
+
 static void part_done(struct block_req *io, int result)
 {
 	struct blk_request *r = container_of(io, struct blk_request, io);
@@ -122,7 +131,7 @@ static void part_done(struct block_req *io, int result)
 	if (is_no_space(result))
 		blk_no_space(r);
 	else if (result < 0)
-		blk_finished(r, result == -ENOTSUP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+		blk_finished(r, answer_to_failure(r, -result));
 	else if (++r->range < r->ranges)
 		blk_request_run(r);
 	else

@@ -60,6 +60,7 @@ struct run_opts {
 	uint64_t memory, jit_cache;
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
+	struct option_list disks;
 };
 
 struct json_opts {

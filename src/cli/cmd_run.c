@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "cli/console_in.h"
 #include "cli/console_out.h"
+#include "cli/disk_option.h"
 #include "cli/tty_mode.h"
 #include "machine/machine.h"
 
@@ -242,15 +243,21 @@ int cmd_run(const void *opts, int words, char **word)
 		.serial_out = &s.out.sink,
 	};
 	struct machine_result result = {.end = END_ERROR};
+	struct disk_options disks = {0};
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
+	if (r == 0)
+		r = disk_options_parse(&disks, &o->disks, &err);
+	c.disk = disks.disk;
+	c.disks = disks.n;
 	if (r == 0)
 		r = console_out_init(&s.out, STDOUT_FILENO, &err);
 	if (r == 0) {
 		r = run_session(&s, &c, &result, &err);
 		console_out_done(&s.out);
 	}
+	disk_options_done(&disks);
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "cli/disk_option.h"
 #include "machine/machine.h"
 
 /* The order of enum engine_choice (machine/machine.h). */
@@ -15,6 +16,10 @@ static const struct option run_options[] = {
 	 "The initial RAM disk. For multiboot: modules, \"FILE[ ARGUMENTS][,FILE...]\"."},
 	{"append", OPT_TEXT, offsetof(struct run_opts, append), "TEXT",
 	 "The kernel's command line."},
+	{"disk", OPT_FILE, offsetof(struct run_opts, disks), "FILE[,KEY[=VALUE]]...",
+	 "A disk: an image file, a block device or an NBD URI. The guest has them as /dev/vda, "
+	 "/dev/vdb and so on. A comma in FILE or VALUE is written twice.",
+	 .repeats = true, .parts = disk_parts},
 	{"memory", OPT_SIZE, offsetof(struct run_opts, memory), "SIZE",
 	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",

@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "block/block.h"
 #include "chipset/device.h"
 #include "cpu/x86_state.h"
 
@@ -19,6 +20,15 @@ struct kernel_source {
 };
 
 enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
+
+#define MACHINE_DISKS_MAX 16u
+
+struct machine_disk {
+	struct block_opts image;
+	const char *serial; /* at most 20 bytes; NULL: none */
+	enum block_engine aio;
+	unsigned queues; /* 0: one per vCPU, up to 4 */
+};
 
 struct machine_config {
 	const char *name;
@@ -33,6 +43,8 @@ struct machine_config {
 	bool no_reboot;
 	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */
 	struct byte_sink *serial_out;
+	const struct machine_disk *disk; /* [disks]: /dev/vda and so on */
+	unsigned disks;
 };
 
 enum machine_end {

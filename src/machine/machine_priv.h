@@ -3,6 +3,7 @@
  *   machine.c          config in, machine out; takes it down again
  *   machine_devices.c  the chipset
  *   machine_virtio.c   virtio devices and their I/O threads
+ *   machine_disks.c    the images of disks, and the pause when the host has no space for them
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_run.c      the life cycle: run, requests, reboot, end
@@ -79,6 +80,8 @@ struct machine {
 	struct io_thread *io[1 + PCI_SLOTS];  /* [0]: the shared one */
 	unsigned ios;
 	uint64_t virtio_off;
+	struct machine_image *image[MACHINE_DISKS_MAX]; /* by disk; NULL: none */
+	unsigned full_disks;                            /* loop thread: how many wait for space */
 	struct byte_sink serial_null; /* where the serial port leads when nobody listens */
 
 	const struct engine *engine;
@@ -128,6 +131,17 @@ void machine_pause_virtio(struct machine *m);
 void machine_reset_virtio(struct machine *m);
 void machine_stop_io(struct machine *m); /* for good */
 void machine_free_virtio(struct machine *m);
+
+/* machine_disks.c */
+struct machine_disk_arg {
+	struct machine *m;
+	unsigned index;
+	const struct machine_disk *config;
+};
+WARN_UNUSED int machine_make_disk(struct virtio_device **out, const struct virtio_env *env,
+				  const void *arg, struct err *e); /* arg: of the above */
+/* After the devices, before their I/O loops; those threads have ended. */
+void machine_close_disks(struct machine *m);
 
 /* machine_engine.c: vCPUs parked or not yet started */
 WARN_UNUSED int machine_make_engine(struct machine *m, struct err *e);

@@ -11,11 +11,13 @@
 #include "machine/machine_priv.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "virtio/rng.h"
 
-#define SLOT_RNG 1
+#define SLOT_RNG  1
+#define SLOT_DISK 0x10
 
 int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e)
 {
@@ -85,6 +87,22 @@ static int make_rng(struct virtio_device **out, const struct virtio_env *env, co
 	return virtio_rng_new(out, env, e);
 }
 
+static int add_disks(struct machine *m, const struct machine_config *c, struct err *e)
+{
+	int r = 0;
+
+	if (c->disks > MACHINE_DISKS_MAX)
+		return err_set(e, EINVAL, "%u disks: %u are the most", c->disks, MACHINE_DISKS_MAX);
+	for (unsigned i = 0; i < c->disks && r == 0; i++) {
+		const struct machine_disk_arg arg = {.m = m, .index = i, .config = &c->disk[i]};
+		char thread[8];
+
+		snprintf(thread, sizeof thread, "vd%c", 'a' + (int)i);
+		r = add(m, SLOT_DISK + i, thread, machine_make_disk, &arg, e);
+	}
+	return r;
+}
+
 int machine_make_virtio(struct machine *m, const struct machine_config *c, struct err *e)
 {
 	struct io_thread *shared;
@@ -92,6 +110,8 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 
 	if (r == 0)
 		r = add(m, SLOT_RNG, NULL, make_rng, NULL, e);
+	if (r == 0)
+		r = add_disks(m, c, e);
 	return r;
 }
 
@@ -142,6 +162,7 @@ void machine_free_virtio(struct machine *m)
 			d->type->free(d);
 		m->virtio[i] = NULL;
 	}
+	machine_close_disks(m);
 	for (unsigned i = 0; i < m->ios; i++)
 		io_thread_free(m->io[i]);
 	m->ios = 0;

@@ -1,0 +1,152 @@
+/* The images behind the virtio disks. Each has its own I/O thread, and on that a block context
+ * and the image.
+ *
+ * When a disk's requests wait for space on the host, its I/O thread says so to the loop thread,
+ * which pauses the machine until no disk waits any more. The I/O threads go on trying. */
+#include "machine/machine_priv.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "virtio/blk.h"
+
+#define DEFAULT_QUEUES_MAX 4u
+#define TELL_AGAIN_NS      UINT64_C(60000000000)
+
+struct machine_image {
+	struct machine *m;
+	char name[8]; /* as Linux calls it: "vda" */
+	struct block_ctx *ctx;
+	struct block *block;
+
+	atomic_bool full;
+	struct loop_call call; /* to the machine's loop, while posted: full changed */
+	atomic_bool posted;
+	bool known_full; /* loop thread's own */
+
+	bool failed_before; /* I/O thread's own, and the time when that was told */
+	uint64_t told_ns;
+};
+
+/* --- no space: on the loop thread --- */
+
+static void look_at_space(struct loop_call *c)
+{
+	struct machine_image *d = container_of(c, struct machine_image, call);
+	struct machine *m = d->m;
+	bool full;
+
+	atomic_store(&d->posted, false);
+	full = atomic_load(&d->full);
+	if (full == d->known_full)
+		return;
+	d->known_full = full;
+	if (full) {
+		log_warn("%s: disk %s: the host has no space left for '%s'; paused. "
+			 "Make space, and it goes on by itself",
+			 m->name, d->name, block_file(d->block));
+		m->full_disks++;
+		machine_pause(m, MACHINE_PAUSE_NO_SPACE);
+		return;
+	}
+	log_warn("%s: disk %s: there was space again, nothing is lost", m->name, d->name);
+	if (--m->full_disks == 0)
+		machine_resume(m, MACHINE_PAUSE_NO_SPACE);
+}
+
+/* --- from the device: on the disk's I/O thread --- */
+
+static void space_changed(void *ctx, bool full)
+{
+	struct machine_image *d = ctx;
+
+	atomic_store(&d->full, full);
+	if (!atomic_exchange(&d->posted, true))
+		loop_post(d->m->loop, &d->call);
+}
+
+/* A guest that tries again and again must not fill the log. */
+static void request_failed(void *ctx, enum block_op op, int error)
+{
+	static const char *const doing[] = {
+		[BLOCK_READ] = "read",       [BLOCK_WRITE] = "write",      [BLOCK_FLUSH] = "flush",
+		[BLOCK_DISCARD] = "discard", [BLOCK_ZERO] = "write zeros",
+	};
+	struct machine_image *d = ctx;
+	uint64_t now = clock_now(loop_clock(block_ctx_loop(d->ctx)));
+
+	if (d->failed_before && now - d->told_ns < TELL_AGAIN_NS)
+		return;
+	d->failed_before = true;
+	d->told_ns = now;
+	log_warn("%s: disk %s: %s '%s': %s; the guest is told", d->m->name, d->name, doing[op],
+		 block_file(d->block), strerror(error));
+}
+
+/* --- making them --- */
+
+static unsigned queues_for(const struct machine *m, const struct machine_disk *c)
+{
+	if (c->queues)
+		return c->queues;
+	return m->cpus < DEFAULT_QUEUES_MAX ? m->cpus : DEFAULT_QUEUES_MAX;
+}
+
+static int open_image(struct machine_image *d, const struct machine_disk *c, struct loop *l,
+		      struct err *e)
+{
+	int r = block_ctx_new(&d->ctx, l, c->aio, e);
+
+	return r < 0 ? r : block_open(&d->block, d->ctx, &c->image, e);
+}
+
+int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, const void *arg,
+		      struct err *e)
+{
+	const struct machine_disk_arg *a = arg;
+	const struct machine_disk *c = a->config;
+	struct machine_image *d = calloc(1, sizeof *d);
+	struct virtio_blk_opts o;
+	int r;
+
+	if (!d)
+		return err_sys(e, ENOMEM, "disk");
+	a->m->image[a->index] = d;
+	d->m = a->m;
+	d->call.run = look_at_space;
+	snprintf(d->name, sizeof d->name, "vd%c", 'a' + (int)a->index);
+	r = open_image(d, c, env->loop, e);
+	if (r < 0)
+		return err_wrap(e, "disk %s", d->name);
+	o = (struct virtio_blk_opts){
+		.block = d->block,
+		.serial = c->serial,
+		.queues = queues_for(d->m, c),
+		.discard = c->image.discard,
+		.write_through = c->image.cache == BLOCK_CACHE_WRITETHROUGH,
+		.space = space_changed,
+		.failed = request_failed,
+		.ctx = d,
+	};
+	r = virtio_blk_new(out, env, &o, e);
+	return r < 0 ? err_wrap(e, "disk %s", d->name) : 0;
+}
+
+void machine_close_disks(struct machine *m)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++) {
+		struct machine_image *d = m->image[i];
+		struct err err;
+
+		if (!d)
+			continue;
+		if (block_close(d->block, &err) < 0)
+			log_error("%s: disk %s: %s", m->name, d->name, err.text);
+		block_ctx_free(d->ctx);
+		free(d);
+		m->image[i] = NULL;
+	}
+}

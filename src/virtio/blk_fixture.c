@@ -1,5 +1,6 @@
 #include "virtio/blk_fixture.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +16,21 @@ static void move_data(struct block_req *r)
 	for (unsigned i = 0; i < r->iov_count; i++) {
 		uint64_t len = r->iov[i].iov_len;
 
-		assert_true(at + len <= sizeof disk.bytes && len);
+		assert(at + len <= sizeof disk.bytes && len);
 		if (r->op == BLOCK_READ)
 			memcpy(r->iov[i].iov_base, disk.bytes + at, len);
 		else
 			memcpy(disk.bytes + at, r->iov[i].iov_base, len);
 		at += len;
 	}
-	assert_int_equal(at, r->offset + r->len);
+	assert(at == r->offset + r->len);
 }
 
 void finish(int result)
 {
 	struct block_req *r;
 
-	assert_true(disk.finished < disk.ops);
+	assert(disk.finished < disk.ops);
 	r = disk.op[disk.finished++].r;
 	if (result == 0 && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
 		move_data(r);
@@ -42,7 +43,7 @@ bool __wrap_block_read_only(const struct block *b);
 
 void __wrap_block_submit(struct block *b, struct block_req *r)
 {
-	assert_true(disk.ops < OP_MAX);
+	assert(disk.ops < OP_MAX);
 	disk.op[disk.ops++] = (struct submitted){r, r->op, r->flags, r->offset, r->len};
 	if (!disk.hold)
 		finish(disk.result);
@@ -64,13 +65,13 @@ struct blk_bench bench;
 
 static void failed(void *ctx, enum block_op op, int error)
 {
-	assert_true(error > 0);
+	assert(error > 0);
 	bench.times_failed++;
 }
 
 static void space(void *ctx, bool full)
 {
-	assert_ptr_equal(ctx, &disk);
+	assert(ctx == &disk);
 	full ? bench.times_full++ : bench.times_space++;
 }
 
@@ -79,8 +80,8 @@ void set_up(const struct virtio_blk_opts *opts, uint64_t features)
 	struct virtio_blk_opts o = *opts;
 	struct virtio_env env;
 
-	assert_int_equal(mem_new(&bench.mem, RAM, &bench.err), 0);
-	assert_int_equal(loop_new(&bench.loop, &bench.err), 0);
+	assert(mem_new(&bench.mem, RAM, &bench.err) == 0);
+	assert(loop_new(&bench.loop, &bench.err) == 0);
 	env = (struct virtio_env){
 		.mem = bench.mem, .loop = bench.loop, .clock = loop_clock(bench.loop)};
 	o.queues = o.queues ? o.queues : 1;
@@ -89,8 +90,7 @@ void set_up(const struct virtio_blk_opts *opts, uint64_t features)
 	o.ctx = &disk;
 	o.retry_ns = 1000000;
 	bench.times_full = bench.times_space = bench.times_failed = 0;
-	if (virtio_blk_new(&bench.dev, &env, &o, &bench.err) < 0)
-		fail_msg("%s", bench.err.text);
+	assert(virtio_blk_new(&bench.dev, &env, &o, &bench.err) == 0);
 	fake_guest_start(&bench.guest, bench.dev, .features = features);
 	memset(fake_at(&bench.guest.q[0], STATUS, 4096), ANSWER, 4096);
 }
@@ -142,7 +142,7 @@ void add(unsigned i, uint32_t type, uint64_t sector, uint32_t len)
 	if (len)
 		buf[n++] = (struct fake_buf){DATA, len, in};
 	buf[n++] = FAKE_IN(STATUS + i, 1);
-	assert_true(fake_add_chain(&bench.guest.q[0], buf, n) >= 0);
+	assert(fake_add_chain(&bench.guest.q[0], buf, n) >= 0);
 }
 
 uint8_t status(unsigned i)
@@ -157,7 +157,7 @@ uint8_t answer_to(uint32_t type, uint64_t sector, uint32_t len)
 	*at(STATUS, 1) = ANSWER;
 	add(0, type, sector, len);
 	virtio_kick(bench.dev, 0);
-	assert_true(fake_take(&bench.guest.q[0], &used));
+	assert(fake_take(&bench.guest.q[0], &used));
 	return status(0);
 }
 

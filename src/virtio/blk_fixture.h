@@ -3,7 +3,6 @@
  * --wrap=block_submit,--wrap=block_size,--wrap=block_read_only. */
 #pragma once
 
-#include "base/test.h"
 #include "virtio/blk_priv.h"
 #include "virtio/fake_driver.h"
 

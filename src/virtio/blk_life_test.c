@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/test.h"
 #include "virtio/blk_fixture.h"
 
 /* --- turns, stops --- */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio/pci_priv.h"
+
 #define DEVFN        8u
 #define ECAM_AT(reg) (ECAM_BASE + DEVFN * 0x1000u + (reg))
 
@@ -31,8 +33,27 @@ void fake_slot_add(struct fake_slot *s, struct virtio_device *d)
 	fake_pci_out(s, 0x04, 0x0006, 2); /* memory, bus master */
 }
 
+static bool active(struct virtio_pci *v)
+{
+	bool is;
+
+	pthread_mutex_lock(&v->lock);
+	is = v->active;
+	pthread_mutex_unlock(&v->lock);
+	return is;
+}
+
+void fake_slot_pause(struct fake_slot *s)
+{
+	virtio_pci_pause(s->v);
+	while (active(s->v))
+		fake_loop_settle(s->loop);
+}
+
 void fake_slot_done(struct fake_slot *s)
 {
+	if (s->v)
+		fake_slot_pause(s);
 	if (s->v)
 		virtio_pci_device(s->v)->type->free(virtio_pci_device(s->v));
 	s->host->type->free(s->host);

@@ -30,6 +30,9 @@ struct fake_slot {
 void fake_slot_init(struct fake_slot *s, struct loop *loop, struct virtio_env *env);
 /* Takes d into slot 00:01, with BARs placed and decoding. */
 void fake_slot_add(struct fake_slot *s, struct virtio_device *d);
+/* Pauses the device and runs the loop until it has stopped. */
+void fake_slot_pause(struct fake_slot *s);
+/* Pauses it and takes all down. */
 void fake_slot_done(struct fake_slot *s); /* not the loop */
 
 /* Runs the loop until it has nothing to do just now. */

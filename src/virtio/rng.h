@@ -6,7 +6,7 @@
 #include "virtio/virtio.h"
 
 #define RNG_BYTES_PER_S 1000000u
-#define RNG_BURST       65536u
+#define RNG_BURST       1000000u
 
 extern const struct virtio_type virtio_rng_type;
 

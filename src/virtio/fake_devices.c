@@ -2,8 +2,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "virtio/balloon.h"
+#include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -73,9 +78,132 @@ static void clean_vsock(void *aux)
 	free(aux);
 }
 
+/* --- blk: a raw image in memory --- */
+
+struct disk {
+	int fd;
+	struct block_ctx *ctx;
+	struct block *block;
+};
+
+static struct virtio_device *make_blk(const struct virtio_env *env, void **aux)
+{
+	struct disk *k = calloc(1, sizeof *k);
+	struct virtio_blk_opts opts = {.serial = "fake", .queues = 2, .discard = true};
+	struct block_opts image = {.format = "raw", .cache = BLOCK_CACHE_UNSAFE, .no_lock = true};
+	struct virtio_device *d;
+	char path[64];
+
+	k->fd = memfd_create("disk", MFD_CLOEXEC);
+	need(ftruncate(k->fd, MIB(1)));
+	snprintf(path, sizeof path, "/proc/self/fd/%d", k->fd);
+	image.file = path;
+	need(block_ctx_new(&k->ctx, env->loop, BLOCK_ENGINE_AUTO, NULL));
+	need(block_open(&k->block, k->ctx, &image, NULL));
+	opts.block = k->block;
+	need(virtio_blk_new(&d, env, &opts, NULL));
+	*aux = k;
+	return d;
+}
+
+static void clean_blk(void *aux)
+{
+	struct disk *k = aux;
+
+	need(block_close(k->block, NULL));
+	block_ctx_free(k->ctx);
+	close(k->fd);
+	free(k);
+}
+
+/* --- console: one port is a console, or two that have names; what goes out comes in again --- */
+
+struct echo_end {
+	struct console_end end;
+	uint8_t bytes[4096];
+	uint64_t n;
+};
+
+static uint64_t echo_put(struct console_end *e, const struct iovec *iov, int n)
+{
+	struct echo_end *x = container_of(e, struct echo_end, end);
+	uint64_t all = 0;
+
+	for (int i = 0; i < n; i++) {
+		uint64_t room = min_u64(iov[i].iov_len, sizeof x->bytes - x->n);
+
+		memcpy(x->bytes + x->n, iov[i].iov_base, room);
+		x->n += room;
+		all += iov[i].iov_len; /* the rest is lost */
+	}
+	return all;
+}
+
+static uint64_t echo_get(struct console_end *e, const struct iovec *iov, int n)
+{
+	struct echo_end *x = container_of(e, struct echo_end, end);
+	uint64_t all = 0;
+
+	for (int i = 0; i < n; i++) {
+		uint64_t len = min_u64(iov[i].iov_len, x->n);
+
+		memcpy(iov[i].iov_base, x->bytes, len);
+		memmove(x->bytes, x->bytes + len, x->n - len);
+		x->n -= len;
+		all += len;
+	}
+	return all;
+}
+
+static void echo_free(struct console_end *e)
+{
+	free(container_of(e, struct echo_end, end));
+}
+
+static const struct console_end_ops echo_ops = {echo_put, echo_get, echo_free};
+
+static struct console_end *new_echo(void)
+{
+	struct echo_end *x = calloc(1, sizeof *x);
+
+	x->end.ops = &echo_ops;
+	return &x->end;
+}
+
+static struct virtio_device *make_console(const struct virtio_env *env, void **aux)
+{
+	const struct virtio_console_opts opts = {.console = new_echo()};
+	struct virtio_device *d;
+
+	need(virtio_console_new(&d, env, &opts, NULL));
+	return d;
+}
+
+static struct virtio_device *make_ports(const struct virtio_env *env, void **aux)
+{
+	const struct console_port_opts port[] = {{"first", new_echo()}, {"second", new_echo()}};
+	const struct virtio_console_opts opts = {.port = port, .ports = ARRAY_SIZE(port)};
+	struct virtio_device *d;
+
+	need(virtio_console_new(&d, env, &opts, NULL));
+	return d;
+}
+
+static struct virtio_device *make_balloon(const struct virtio_env *env, void **aux)
+{
+	struct virtio_device *d;
+
+	need(virtio_balloon_new(&d, env, KIB(64), NULL));
+	return d;
+}
+
 const struct fake_maker fake_makers[] = {
 	{"rng", make_rng},
 	{"net", make_net, free},
 	{"vsock", make_vsock, clean_vsock, .tells = true},
+	{"blk", make_blk, clean_blk},
+	{"console", make_console, .echoes = true},
+	{"ports", make_ports, .echoes = true},
+	{"balloon", make_balloon},
 	{0},
 };

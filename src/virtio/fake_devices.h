@@ -10,7 +10,8 @@ struct fake_maker {
 	/* aux: what clean gets, after the device was freed. Aborts when it cannot. */
 	struct virtio_device *(*make)(const struct virtio_env *env, void **aux);
 	void (*clean)(void *aux); /* NULL: nothing to do */
-	bool tells;               /* its driver is told of a loading, so that it is not the same */
+	bool tells;  /* its driver is told of a loading, so that a copy is not the same */
+	bool echoes; /* its backend keeps bytes for it, which a copy does not have */
 };
 
 extern const struct fake_maker fake_makers[]; /* ended by one without a name */

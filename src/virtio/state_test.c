@@ -227,8 +227,9 @@ static void copy_is_the_same_device(const struct fake_maker *maker, unsigned see
 	go_on(copy);
 	saw = use(original, seed + SEEDS);
 	copy_saw = use(copy, seed + SEEDS);
-	if (!maker->tells) {
-		assert_int_equal(saw, copy_saw);
+	if (!maker->tells && !maker->echoes) {
+		if (saw != copy_saw)
+			fail_msg("%s, seed %u: the copy shows something else", maker->name, seed);
 		same_bytes(original, copy);
 	}
 

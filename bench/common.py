@@ -49,19 +49,19 @@ def kernel_of(options):
     return r.stdout.strip()
 
 
-def initramfs(directory, init):
-    """An initramfs whose /init is the given shell script."""
+def initramfs(directory, init, *files):
+    """An initramfs whose /init is the given shell script; files: "FROM:TO"."""
     script = os.path.join(directory, "init")
     output = os.path.join(directory, "initramfs.gz")
     with open(script, "w") as f:
         f.write(init)
-    if subprocess.run([os.path.join(SCRIPTS, "mkinitramfs"), "--init", script, output]).returncode:
+    if subprocess.run([os.path.join(SCRIPTS, "mkinitramfs"), "--init", script, output, *files]).returncode:
         fail("no initramfs")
     return output
 
 
-def scratch():
-    return tempfile.TemporaryDirectory(prefix="holon-bench.")
+def scratch(where=None):
+    return tempfile.TemporaryDirectory(prefix="holon-bench.", dir=where)
 
 
 def holon_command(options, *more):

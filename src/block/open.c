@@ -20,7 +20,7 @@
 #include "block/block_priv.h"
 
 /* In the order of probing; raw takes anything. */
-static const struct block_driver *const drivers[] = {&raw_driver};
+static const struct block_driver *const drivers[] = {&qcow2_driver, &raw_driver};
 
 static const struct block_driver *driver_named(const char *name, struct err *e)
 {

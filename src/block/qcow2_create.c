@@ -77,6 +77,24 @@ static int plan(const struct block_create_opts *o, struct qcow2_header *h, struc
 	return 0;
 }
 
+/* p is empty: a file that grows is zeros without writing them. */
+static int zero_file(struct proto *p, uint64_t len)
+{
+	if (p->growable && p->size == 0 && p->ops->truncate)
+		return p->ops->truncate(p, len);
+	return proto_zero(p, 0, len, false);
+}
+
+/* All of a cluster that is not zero. */
+static int write_start(struct proto *p, uint64_t offset, const uint8_t *buf, uint64_t cluster)
+{
+	uint64_t len = cluster;
+
+	while (len > 512 && !buf[len - 1])
+		len--;
+	return proto_write(p, offset, buf, align_up(len, 512));
+}
+
 static int write_blocks(struct proto *p, const struct qcow2_header *h, const struct layout *l,
 			uint8_t *buf)
 {
@@ -88,13 +106,13 @@ static int write_blocks(struct proto *p, const struct qcow2_header *h, const str
 		memset(buf, 0, cluster);
 		for (uint64_t k = 0; k < per_block && used; k++, used--)
 			qcow2_refcount_store(buf, h->refcount_order, k, 1);
-		r = proto_write(p, (1 + l->table + i) * cluster, buf, cluster);
+		r = write_start(p, (1 + l->table + i) * cluster, buf, cluster);
 	}
 	for (uint64_t i = 0; r == 0 && i < l->table; i++) {
 		memset(buf, 0, cluster);
 		for (uint64_t k = 0; k < cluster / 8 && i * (cluster / 8) + k < l->blocks; k++)
 			store_be64(buf + 8 * k, (1 + l->table + i * (cluster / 8) + k) * cluster);
-		r = proto_write(p, (1 + i) * cluster, buf, cluster);
+		r = write_start(p, (1 + i) * cluster, buf, cluster);
 	}
 	return r;
 }
@@ -108,7 +126,7 @@ static int write_image(struct proto *p, struct qcow2_header *h, const struct lay
 
 	if (!buf)
 		return err_set(e, ENOMEM, "cluster");
-	r = proto_zero(p, 0, (1 + l->table + l->blocks + l->l1) * cluster, false);
+	r = zero_file(p, (1 + l->table + l->blocks + l->l1) * cluster);
 	if (r == 0)
 		r = write_blocks(p, h, l, buf);
 	if (r == 0)

@@ -109,8 +109,10 @@ int qcow2_refcount_change(struct qcow2 *q, uint64_t cluster, int delta)
 /* --- growing --- */
 
 /* A block whose first used entries are 1. */
-static int write_block(struct qcow2 *q, uint64_t offset, uint64_t used)
+static int write_block(struct qcow2 *q, uint64_t offset, uint64_t used, bool virgin)
 {
+	const uint64_t used_bytes = align_up((used << q->h.refcount_order) / 8 + 1, q->page_bytes);
+	const uint64_t len = virgin ? min_u64(used_bytes, q->cluster_bytes) : q->cluster_bytes;
 	uint8_t *bytes = calloc(1, q->cluster_bytes);
 	int r;
 
@@ -119,7 +121,7 @@ static int write_block(struct qcow2 *q, uint64_t offset, uint64_t used)
 	for (uint64_t i = 0; i < used; i++)
 		qcow2_refcount_store(bytes, q->h.refcount_order, i, 1);
 	qcow2_cache_forget(&q->rb, offset, q->cluster_bytes);
-	r = proto_write(q->p, offset, bytes, q->cluster_bytes);
+	r = proto_write(q->p, offset, bytes, len);
 	free(bytes);
 	return r;
 }
@@ -142,7 +144,7 @@ static int add_block(struct qcow2 *q, uint64_t block)
 	int r = qcow2_claim(q, offset, q->cluster_bytes, &virgin);
 
 	if (r == 0)
-		r = write_block(q, offset, 1);
+		r = write_block(q, offset, 1, virgin);
 	if (r == 0)
 		r = proto_flush(q->p);
 	if (r < 0)
@@ -176,7 +178,7 @@ static struct growth plan_growth(const struct qcow2 *q, uint64_t block)
 	}
 }
 
-static int write_growth(struct qcow2 *q, const struct growth *g, const uint64_t *table)
+static int write_growth(struct qcow2 *q, const struct growth *g, const uint64_t *table, bool virgin)
 {
 	const uint64_t per_block = BIT(qcow2_rb_bits(q)),
 		       bytes = g->table_clusters << q->cluster_bits;
@@ -187,7 +189,7 @@ static int write_growth(struct qcow2 *q, const struct growth *g, const uint64_t 
 	for (uint64_t i = 0; r == 0 && i < g->blocks; i++) {
 		uint64_t here = min_u64(used, per_block);
 
-		r = write_block(q, (g->first + i) << q->cluster_bits, here);
+		r = write_block(q, (g->first + i) << q->cluster_bits, here, virgin);
 		used -= here;
 	}
 	if (r < 0)
@@ -236,7 +238,7 @@ static int grow_table(struct qcow2 *q, uint64_t block)
 	r = qcow2_claim(q, g.first << q->cluster_bits, (g.blocks << q->cluster_bits) + bytes,
 			&virgin);
 	if (r == 0)
-		r = write_growth(q, &g, table);
+		r = write_growth(q, &g, table, virgin);
 	if (r == 0)
 		r = switch_table(q, offset, (uint32_t)g.table_clusters);
 	if (r < 0) {

@@ -71,13 +71,16 @@ int qcow2_compare_counts(struct qcow2_count *c, enum qcow2_fix fix)
 
 /* --- COPIED --- */
 
-/* Is the bit as it should be of something at offset? */
+/* Is the bit as it should be of something at offset? By now the refcounts are as right as they
+ * get. */
 static bool copied_is_right(const struct qcow2_count *c, uint64_t entry, const char *what)
 {
 	const uint64_t cluster = (entry & QCOW2_OFFSET_MASK) >> c->q->cluster_bits;
 	const bool copied = entry & QCOW2_COPIED;
+	uint64_t n;
 
-	if (cluster >= c->clusters || copied == (c->n[cluster] == 1))
+	if (cluster >= c->clusters || qcow2_refcount_get(c->q, cluster, &n) < 0 ||
+	    copied == (n == 1))
 		return true;
 	qcow2_report(c->r, "ERROR %s at %#llx: the bit that says it is used once is %s", what,
 		     (ull)(entry & QCOW2_OFFSET_MASK), copied ? "set" : "not set");
@@ -111,7 +114,6 @@ static void check_entry(struct qcow2_count *c, struct qcow2_page *p, unsigned i,
 	qcow2_entry_store(q, p, i, entry);
 }
 
-/* own: nobody else has this table, so it may be changed. */
 static int check_l2(struct qcow2_count *c, uint64_t table, bool fix)
 {
 	struct qcow2 *q = c->q;

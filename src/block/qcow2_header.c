@@ -166,8 +166,9 @@ int qcow2_header_parse(struct qcow2_header *out, const uint8_t *bytes, size_t le
 		return r;
 	if (h.incompatible & QCOW2_EXTENDED_L2 && h.cluster_bits < 14)
 		return err_set(e, EINVAL, "extended L2 entries need clusters of 16 KiB");
-	if (h.backing_offset && (h.backing_len > 1023 || h.backing_offset > len ||
-				 h.backing_len > len - h.backing_offset))
+	if (!h.backing_offset)
+		h.backing_len = 0; /* undefined then */
+	if (h.backing_len > 1023 || h.backing_offset > BIT(h.cluster_bits) - h.backing_len)
 		return err_set(e, EINVAL, "the backing file's name is not in the first cluster");
 	if ((r = check_tables(&h, e)) < 0)
 		return r;

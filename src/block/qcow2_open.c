@@ -119,7 +119,9 @@ static int open_header(struct qcow2 *q, struct err *e)
 		err_sys(e, -r, "read the header");
 	if (r == 0)
 		r = qcow2_extensions_parse(&q->h, bytes, len, &b->backing_format, e);
-	if (r == 0 && q->h.backing_offset && q->h.backing_len) {
+	if (r == 0 && q->h.backing_offset + q->h.backing_len > len)
+		r = err_set(e, EINVAL, "the backing file's name is behind the end of the file");
+	if (r == 0 && q->h.backing_len) {
 		b->backing_file = strndup((char *)bytes + q->h.backing_offset, q->h.backing_len);
 		if (!b->backing_file)
 			r = err_set(e, ENOMEM, "backing file");

@@ -51,7 +51,7 @@ struct common_opts {
 extern const struct option common_options[];
 
 /* --- each command's struct and its doing --- */
-extern const struct command run_command;
+extern const struct command run_command, image_command;
 
 struct run_opts {
 	const char *name;
@@ -61,6 +61,10 @@ struct run_opts {
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
 	struct option_list disks;
+	/* with an image or a disk */
+	const char *user, *password, *hostname, *user_data;
+	struct option_list ssh_key;
+	bool ephemeral, fresh;
 };
 
 struct json_opts {

@@ -16,6 +16,7 @@
 #include "cli/console_in.h"
 #include "cli/console_out.h"
 #include "cli/disk_option.h"
+#include "cli/run_system.h"
 #include "cli/tty_mode.h"
 #include "machine/machine.h"
 
@@ -224,20 +225,23 @@ static const char *name_of(const struct run_opts *o)
 	return o->name ? o->name : slash && slash[1] ? slash + 1 : o->kernel;
 }
 
-int cmd_run(const void *opts, int words, char **word)
+/* system: what is on the disk that was named; NULL: there is but a kernel. */
+static int run(const struct run_opts *o, struct run_system *system)
 {
-	const struct run_opts *o = opts;
-	struct session s = {.name = name_of(o), .signals.fd = -1};
+	struct session s = {.name = system ? system->name : name_of(o), .signals.fd = -1};
 	struct machine_config c = {
 		.name = s.name,
 		.engine = (enum engine_choice)o->engine,
 		.force = o->force,
 		.cpus = o->cpus,
-		.memory_bytes = o->memory,
+		.memory_bytes = o->memory ? o->memory
+				: system  ? GIB(1)
+					  : MIB(512),
 		.jit_cache_bytes = o->jit_cache,
 		.kernel = o->kernel,
 		.initrd = o->initrd,
 		.append = o->append,
+		.kernel_source = system && !o->kernel ? &system->source : NULL,
 		.debug_exit = o->debug_exit,
 		.no_reboot = o->no_reboot,
 		.serial_out = &s.out.sink,
@@ -249,6 +253,8 @@ int cmd_run(const void *opts, int words, char **word)
 
 	if (r == 0)
 		r = disk_options_parse(&disks, &o->disks, &err);
+	if (r == 0 && system)
+		r = run_system_disks(system, disks.disk, &disks.n, &err);
 	c.disk = disks.disk;
 	c.disks = disks.n;
 	if (r == 0)
@@ -265,4 +271,22 @@ int cmd_run(const void *opts, int words, char **word)
 		return EXIT_TROUBLE;
 	}
 	return report(&s, &result);
+}
+
+int cmd_run(const void *opts, int words, char **word)
+{
+	const struct run_opts *o = opts;
+	struct run_system system;
+	struct err err = {0};
+	int status;
+
+	if (!words)
+		return run(o, NULL);
+	if (run_system_init(&system, o, word[0], &err) < 0) {
+		log_error("%s: %s", word[0], err.text);
+		return EXIT_TROUBLE;
+	}
+	status = run(o, &system);
+	run_system_done(&system);
+	return status;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "cli/disk_option.h"
+#include "cli/run_system.h"
 #include "machine/machine.h"
 
 /* The order of enum engine_choice (machine/machine.h). */
@@ -21,7 +22,8 @@ static const struct option run_options[] = {
 	 "/dev/vdb and so on. A comma in FILE or VALUE is written twice.",
 	 .repeats = true, .parts = disk_parts},
 	{"memory", OPT_SIZE, offsetof(struct run_opts, memory), "SIZE",
-	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M."},
+	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M, or 1G for a system on a "
+	 "disk."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",
 	 "How many vCPUs. Default: 1. The JIT engine runs one."},
 	{"engine", OPT_CHOICE, offsetof(struct run_opts, engine), ENGINES,
@@ -41,26 +43,49 @@ static const struct option run_options[] = {
 	 "Give the guest port 0xf4: writing a byte v there ends Holon with exit status (v << 1) | 1. "
 	 "Also a device that CPU test suites use to raise interrupt lines."},
 	{"name", OPT_TEXT, offsetof(struct run_opts, name), "NAME",
-	 "The VM's name, in messages. Default: the kernel's file name."},
+	 "The VM's name. An image's VM keeps its disk under it. Default: that of the image, the disk "
+	 "or the kernel."},
+	{"user", OPT_TEXT, offsetof(struct run_opts, user), "NAME",
+	 "With an image or a disk: who may log in, by cloud-init. Default: your own name, for root "
+	 "\"debian\"."},
+	{"ssh-key", OPT_FILE, offsetof(struct run_opts, ssh_key), "FILE",
+	 "A public key that opens SSH to that user. Default: those of ~/.ssh/id_*.pub.",
+	 .repeats = true},
+	{"password", OPT_TEXT, offsetof(struct run_opts, password), "TEXT",
+	 "That user's password. Without one the serial console logs in by itself."},
+	{"hostname", OPT_TEXT, offsetof(struct run_opts, hostname), "NAME",
+	 "What the guest calls itself. Default: the VM's name."},
+	{"user-data", OPT_FILE, offsetof(struct run_opts, user_data), "FILE",
+	 "For cloud-init, passed on as it is, instead of the user, the keys and the password."},
+	{"ephemeral", OPT_FLAG, offsetof(struct run_opts, ephemeral), NULL,
+	 "Write to a disk that is thrown away at the end."},
+	{"fresh", OPT_FLAG, offsetof(struct run_opts, fresh), NULL,
+	 "Forget the disk that the VM has and begin with the image again."},
 	{0}};
 
 static const struct run_opts run_defaults = {
 	.engine = ENGINE_AUTO,
 	.cpus = 1,
-	.memory = MIB(512),
 };
 
 static int check(const void *opts, int words, char **word, struct err *e)
 {
 	const struct run_opts *o = opts;
 
-	return o->kernel ? 0 : err_set(e, EINVAL, "--kernel FILE is missing");
+	if (!o->kernel && !words)
+		return err_set(e, EINVAL, "an image (debian), a disk, or --kernel FILE is missing");
+	return run_system_check(o, words, e);
 }
 
 const struct command run_command = {
 	.name = "run",
+	.words = "[IMAGE|DISK]",
 	.summary = "Run a virtual machine on this terminal",
-	.text = "The guest's serial console is the terminal. Keys:\n"
+	.text = "IMAGE is one of 'holon image ls', or debian, which is built on first use; the VM gets a\n"
+		"thin disk over it, which stays. DISK is a file with a system on it. The kernel comes\n"
+		"out of the disk, at each start anew; with --kernel the disk is only there.\n"
+		"\n"
+		"The guest's serial console is the terminal. Keys:\n"
 		"  Ctrl-A x       end the VM at once\n"
 		"  Ctrl-A h       list the keys\n"
 		"  Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n"
@@ -72,6 +97,8 @@ const struct command run_command = {
 	.option = run_options,
 	.defaults = &run_defaults,
 	.opts_size = sizeof(struct run_opts),
+	.max_words = 1,
+	.complete = "debian",
 	.check = check,
 	.run = cmd_run,
 };

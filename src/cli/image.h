@@ -1,0 +1,28 @@
+/* image: what 'holon image' and 'holon run IMAGE' share. */
+#pragma once
+
+#include "cli/cli.h"
+#include "image/store.h"
+
+struct image_build_opts {
+	const char *suite, *name;
+	struct option_list package;
+	uint64_t size;
+};
+
+struct image_list_opts {
+	bool json;
+};
+
+struct image_rm_opts {
+	bool force;
+};
+
+int cmd_image_build(const void *opts, int words, char **word);
+int cmd_image_ls(const void *opts, int words, char **word);
+int cmd_image_info(const void *opts, int words, char **word);
+int cmd_image_rm(const void *opts, int words, char **word);
+
+/* Builds, telling people how far it is; what went wrong is in e. */
+WARN_UNUSED int image_build(const struct store *st, const struct image_build_opts *o,
+			    struct err *e);

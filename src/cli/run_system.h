@@ -1,0 +1,38 @@
+/* run_system: what 'holon run WORD' needs beyond a machine: WORD is an image of the store, which
+ * is built when it is "debian" and not there yet, or a disk. Finds the VM's disk, makes the
+ * seed, and finds the kernel on the disk at each start of the guest. */
+#pragma once
+
+#include "cli/cli.h"
+#include "image/kernel.h"
+#include "image/vm.h"
+#include "machine/machine.h"
+
+struct run_system {
+	const struct run_opts *opts;
+	const char *name; /* the VM's */
+	struct store store;
+	struct vm_place vm;
+	const char *disk, *format; /* what the machine's first disk is; NULL: it was none */
+	int seed;                  /* the cidata disk, read-only raw; -1: none */
+	char seed_path[32];        /* by which it can be opened */
+	char user[64];             /* who can log in; empty: who knows */
+	char own_name[64];
+
+	struct kernel_source source;
+	struct guest_kernel kernel;
+	char kernel_path[32], initrd_path[32];
+	char append[2 * KERNEL_CMDLINE_MAX];
+};
+
+WARN_UNUSED int run_system_init(struct run_system *s, const struct run_opts *o, const char *word,
+				struct err *e);
+void run_system_done(struct run_system *s); /* accepts one that is all zero but seed, or failed */
+
+/* Puts the system's disk before disk[0..*n), and its seed behind them. */
+WARN_UNUSED int run_system_disks(const struct run_system *s,
+				 struct machine_disk disk[MACHINE_DISKS_MAX], unsigned *n,
+				 struct err *e);
+
+/* What the options say about the seed, without the system: for 'holon run' to check early. */
+WARN_UNUSED int run_system_check(const struct run_opts *o, bool has_word, struct err *e);

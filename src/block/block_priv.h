@@ -82,6 +82,7 @@ const struct proto_type *proto_type_of(const char *file);
 /* The file in "file:PATH" or PATH. */
 const char *block_path(const char *file);
 int file_open(struct proto **out, struct block_ctx *c, const struct block_opts *o, struct err *e);
+int nbd_open(struct proto **out, struct block_ctx *c, const struct block_opts *o, struct err *e);
 int file_create(struct proto **out, struct block_ctx *c, const struct block_opts *o, struct err *e);
 
 struct block_driver {

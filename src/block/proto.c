@@ -5,8 +5,9 @@
 #include "block/wrap.h"
 
 static const struct proto_type types[] = {
-	{"faulty:", faulty_open, true},
-	{"crashlog:", crashlog_open, true},
+	{"nbd://", nbd_open, false},      {"nbds://", nbd_open, false},
+	{"nbd+unix://", nbd_open, false}, {"nbds+unix://", nbd_open, false},
+	{"faulty:", faulty_open, true},   {"crashlog:", crashlog_open, true},
 	{"", file_open, false},
 };
 

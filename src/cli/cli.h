@@ -61,6 +61,9 @@ struct run_opts {
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
 	struct option_list disks;
+	int console; /* 1: virtio */
+	const char *vsock, *balloon;
+	struct option_list port;
 	/* with an image or a disk */
 	const char *user, *password, *hostname, *user_data;
 	struct option_list ssh_key;

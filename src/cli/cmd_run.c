@@ -10,17 +10,19 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "cli/console_in.h"
 #include "cli/console_out.h"
 #include "cli/disk_option.h"
+#include "cli/run_devices.h"
 #include "cli/run_system.h"
 #include "cli/tty_mode.h"
 #include "machine/machine.h"
 
-static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT};
+static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH};
 
 struct session {
 	const char *name;
@@ -69,6 +71,22 @@ static void continued(struct session *s)
 	console_in_continue(&s->in);
 }
 
+static void tell(struct session *s)
+{
+	char text[1024];
+
+	machine_tell(s->machine, text, sizeof text);
+	fputs(text, stderr);
+}
+
+static void terminal_resized(struct session *s)
+{
+	struct winsize size;
+
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+		machine_console_size(s->machine, size.ws_col, size.ws_row);
+}
+
 static void act_on_signal(struct session *s, int sig)
 {
 	switch (sig) {
@@ -77,6 +95,8 @@ static void act_on_signal(struct session *s, int sig)
 	case SIGHUP: stop(s, EXIT_SIGNALLED + sig); break;
 	case SIGTSTP: suspend(s); break;
 	case SIGCONT: continued(s); break;
+	case SIGUSR1: tell(s); break;
+	case SIGWINCH: terminal_resized(s); break;
 	default: break;
 	}
 }
@@ -175,6 +195,7 @@ static int run_attached(struct session *s, struct machine_result *result, struct
 	if (r < 0 || (r = console_out_attach(&s->out, loop, e)) < 0)
 		return r;
 	tty_mode_raw(&s->tty, STDIN_FILENO);
+	terminal_resized(s);
 	console_in_start(&s->in, STDIN_FILENO, s->machine, key_pressed, s);
 
 	r = machine_run(s->machine, result, e);
@@ -248,6 +269,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 	};
 	struct machine_result result = {.end = END_ERROR};
 	struct disk_options disks = {0};
+	struct run_devices devices = {0};
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
@@ -258,12 +280,15 @@ static int run(const struct run_opts *o, struct run_system *system)
 	c.disk = disks.disk;
 	c.disks = disks.n;
 	if (r == 0)
+		r = run_devices_config(&devices, o, &c, &err);
+	if (r == 0)
 		r = console_out_init(&s.out, STDOUT_FILENO, &err);
 	if (r == 0) {
 		r = run_session(&s, &c, &result, &err);
 		console_out_done(&s.out);
 	}
 	disk_options_done(&disks);
+	run_devices_done(&devices);
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)

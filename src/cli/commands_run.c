@@ -34,6 +34,23 @@ static const struct option run_options[] = {
 	 "tables; when it is full, translation starts afresh. Default: 128M."},
 	{"force", OPT_FLAG, offsetof(struct run_opts, force), NULL,
 	 "With --engine kvm: run even where the probe refuses."},
+	{"vsock", OPT_TEXT, offsetof(struct run_opts, vsock), "PATH[,cid=N]",
+	 "Connect sockets of guest and host (AF_VSOCK in the guest, whose address is N, or 3). On "
+	 "the host, a program connects to the Unix socket PATH, writes \"CONNECT P\" and a newline, "
+	 "and reads \"OK\", a number and a newline when the guest's port P accepted. What the guest "
+	 "connects to port P of address 2 arrives at the Unix socket PATH_P."},
+	{"port", OPT_TEXT, offsetof(struct run_opts, port), "NAME=unix:PATH",
+	 "A port of that name, /dev/virtio-ports/NAME in the guest, that leads to the Unix socket "
+	 "PATH; one client at a time. May be given several times.",
+	 .repeats = true},
+	{"console", OPT_CHOICE, offsetof(struct run_opts, console), "serial|virtio",
+	 "What the terminal is in the guest: the serial port, or a virtio console (hvc0), which is "
+	 "quicker and knows the terminal's size; the kernel must be told (console=hvc0). Default: "
+	 "serial."},
+	{"balloon", OPT_TEXT, offsetof(struct run_opts, balloon), "off|SIZE",
+	 "Ask the guest to get along with SIZE of its memory and leave the rest to the host. There "
+	 "is a memory balloon without this too, by which free memory of the guest goes back to the "
+	 "host; off: there is none."},
 	{"virtio-off", OPT_TEXT, offsetof(struct run_opts, virtio_off), "LIST",
 	 "Do without these features of virtio devices, though the guest's drivers may know them: a "
 	 "comma-separated list of packed, event-idx and indirect."},

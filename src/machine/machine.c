@@ -196,7 +196,8 @@ struct loop *machine_loop(struct machine *m)
 
 uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len)
 {
-	return uart_input(m->device[DEV_UART], bytes, len);
+	return m->console_end ? console_pipe_input(m->console_end, bytes, len)
+			      : uart_input(m->device[DEV_UART], bytes, len);
 }
 
 static void tell_room(struct loop_call *c)
@@ -207,12 +208,11 @@ static void tell_room(struct loop_call *c)
 	m->room(m->room_ctx);
 }
 
-/* From the UART, on any thread. */
-static void uart_has_room(void *ctx)
+void machine_console_has_room(void *machine)
 {
-	struct machine *m = ctx;
+	struct machine *m = machine;
 
-	if (!atomic_exchange(&m->room_posted, true))
+	if (m->room && !atomic_exchange(&m->room_posted, true))
 		loop_post(m->loop, &m->room_call);
 }
 
@@ -221,5 +221,5 @@ void machine_on_serial_room(struct machine *m, void (*room)(void *ctx), void *ct
 	m->room = room;
 	m->room_ctx = ctx;
 	m->room_call.run = tell_room;
-	uart_on_room(m->device[DEV_UART], uart_has_room, m);
+	uart_on_room(m->device[DEV_UART], machine_console_has_room, m);
 }

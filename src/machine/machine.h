@@ -30,6 +30,13 @@ struct machine_disk {
 	unsigned queues; /* 0: one per vCPU, up to 4 */
 };
 
+#define MACHINE_PORTS_MAX 30
+
+struct machine_port_config {
+	const char *name; /* /dev/virtio-ports/NAME in a Linux guest */
+	const char *path; /* of the Unix socket that it leads to */
+};
+
 struct machine_config {
 	const char *name;
 	enum engine_choice engine;
@@ -45,6 +52,13 @@ struct machine_config {
 	struct byte_sink *serial_out;
 	const struct machine_disk *disk; /* [disks]: /dev/vda and so on */
 	unsigned disks;
+	bool console_virtio; /* input goes to a virtio console, whose output comes out here too */
+	struct machine_port_config port[MACHINE_PORTS_MAX];
+	unsigned ports;
+	bool no_balloon;
+	uint64_t balloon_bytes; /* what the guest is asked to leave to the host */
+	const char *vsock;      /* path of the socket by which the host connects; or NULL */
+	uint64_t vsock_cid;     /* 0: the default */
 };
 
 enum machine_end {
@@ -105,6 +119,11 @@ unsigned machine_paused(const struct machine *m); /* the reasons; 0: it is not *
  * that the two make different random numbers. Any thread. */
 WARN_UNUSED int machine_new_generation(struct machine *m, struct err *e);
 
+/* What people may want to know of a machine that runs, in a few lines. Loop thread. */
+void machine_tell(struct machine *m, char *to, uint32_t len);
+
+/* Of the terminal, for a virtio console. Any thread. */
+void machine_console_size(struct machine *m, unsigned columns, unsigned rows);
 /* Console input; returns how many bytes were taken; the rest is offered again after
  * room(ctx). Loop thread. */
 uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len);

@@ -29,11 +29,15 @@
 #include "machine/irq_router.h"
 #include "machine/machine.h"
 #include "machine/vcpu_thread.h"
+#include "virtio/console.h"
 #include "virtio/pci.h"
 
 #define MACHINE_MAX_CPUS 255u        /* 8-bit APIC IDs, 255 is the broadcast */
 #define PCI_SLOTS        32u         /* device numbers of PCI bus 0 */
 #define APIC_HZ          1000000000u /* input of the LAPICs' timers, stated in CPUID */
+
+/* PCI device numbers of the virtio devices that there is at most one of (machine_virtio.c) */
+enum { SLOT_RNG = 1, SLOT_PORTS, SLOT_BALLOON, SLOT_VSOCK, SLOT_CONSOLE };
 
 enum machine_slot {
 	DEV_PIC,
@@ -82,7 +86,9 @@ struct machine {
 	uint64_t virtio_off;
 	struct machine_image *image[MACHINE_DISKS_MAX]; /* by disk; NULL: none */
 	unsigned full_disks;                            /* loop thread: how many wait for space */
-	struct byte_sink serial_null; /* where the serial port leads when nobody listens */
+	struct console_end *console_end; /* where console input goes; NULL: to the serial port */
+	struct byte_sink *console_out;   /* where its output goes */
+	struct byte_sink serial_null;    /* where the serial port leads when nobody listens */
 
 	const struct engine *engine;
 	char reason[ENGINE_REASON_LEN];
@@ -125,6 +131,13 @@ void machine_free_devices(struct machine *m);
 WARN_UNUSED int machine_make_virtio(struct machine *m, const struct machine_config *c,
 				    struct err *e);
 WARN_UNUSED int machine_start_io(struct machine *m, struct err *e); /* I/O threads run */
+/* make gets opts, what its part of the config says. thread: the name of the device's own I/O
+ * thread; NULL: the shared one. */
+WARN_UNUSED int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
+				   int (*make)(struct virtio_device **out,
+					       const struct virtio_env *env, const void *opts,
+					       struct err *e),
+				   const void *opts, struct err *e);
 /* vCPUs parked: returns when no device of them does anything, until machine_reset_virtio. Before
  * the engine goes, to which they send interrupts. */
 void machine_pause_virtio(struct machine *m);
@@ -142,6 +155,11 @@ WARN_UNUSED int machine_make_disk(struct virtio_device **out, const struct virti
 				  const void *arg, struct err *e); /* arg: of the above */
 /* After the devices, before their I/O loops; those threads have ended. */
 void machine_close_disks(struct machine *m);
+
+/* machine_small.c */
+WARN_UNUSED int machine_make_small(struct machine *m, const struct machine_config *c,
+				   struct err *e);
+void machine_console_has_room(void *machine); /* any thread */
 
 /* machine_engine.c: vCPUs parked or not yet started */
 WARN_UNUSED int machine_make_engine(struct machine *m, struct err *e);

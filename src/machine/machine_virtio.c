@@ -2,7 +2,7 @@
  * they live. Slots are part of the machine that a guest knows: they do not move when a device
  * is added.
  *
- *   00:01  rng        00:02  console    00:03  balloon    00:04  vsock
+ *   00:01  rng        00:02  ports      00:03  balloon    00:04  vsock      00:05  console
  *   00:08 ... 00:0f   network cards
  *   00:10 ... 00:1f   disks
  *
@@ -16,7 +16,6 @@
 
 #include "virtio/rng.h"
 
-#define SLOT_RNG  1
 #define SLOT_DISK 0x10
 
 int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e)
@@ -56,12 +55,10 @@ static int new_thread(struct machine *m, struct io_thread **out, const char *nam
 	return r;
 }
 
-/* make gets opts, what its part of the config says. thread: the name of the device's own I/O
- * thread; NULL: the shared one. */
-static int add(struct machine *m, unsigned slot, const char *thread,
-	       int (*make)(struct virtio_device **out, const struct virtio_env *env,
-			   const void *opts, struct err *e),
-	       const void *opts, struct err *e)
+int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
+		       int (*make)(struct virtio_device **out, const struct virtio_env *env,
+				   const void *opts, struct err *e),
+		       const void *opts, struct err *e)
 {
 	struct virtio_env env = {
 		.mem = m->mem,
@@ -98,7 +95,7 @@ static int add_disks(struct machine *m, const struct machine_config *c, struct e
 		char thread[8];
 
 		snprintf(thread, sizeof thread, "vd%c", 'a' + (int)i);
-		r = add(m, SLOT_DISK + i, thread, machine_make_disk, &arg, e);
+		r = machine_add_virtio(m, SLOT_DISK + i, thread, machine_make_disk, &arg, e);
 	}
 	return r;
 }
@@ -109,7 +106,9 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 	int r = new_thread(m, &shared, "io", e);
 
 	if (r == 0)
-		r = add(m, SLOT_RNG, NULL, make_rng, NULL, e);
+		r = machine_add_virtio(m, SLOT_RNG, NULL, make_rng, NULL, e);
+	if (r == 0)
+		r = machine_make_small(m, c, e);
 	if (r == 0)
 		r = add_disks(m, c, e);
 	return r;

@@ -24,8 +24,9 @@ enum { INFLATE, DEFLATE, THIRD, FOURTH, FIFTH, QUEUES };
 #define PAGE         4096u
 #define PFNS_MAX     16384u /* of one chain; Linux has 256 */
 #define PFNS_AT_ONCE 256u
-#define STAT_LEN     10u /* tag and value */
-#define TURN         32  /* chains before others of the loop have theirs */
+#define STAT_LEN     10u                   /* tag and value */
+#define TURN         32                    /* chains before others of the loop have theirs */
+#define ASK_NS       UINT64_C(10000000000) /* between two questions for statistics */
 
 /* The configuration space (5.5.4) */
 #define CONFIG_NUM_PAGES 0
@@ -37,6 +38,8 @@ struct virtio_balloon {
 	struct virtio_device vd;
 	struct loop_call turn;
 	bool turn_posted;
+	struct clock *clock; /* the loop's: it counts work of the I/O thread */
+	struct timer ask;
 	bool stats_fresh; /* the buffer at the head of the statistics queue has been read */
 	bool ask_due;     /* no buffer was there to ask with */
 	struct iovec iov[VIRTQ_IOV_MAX];
@@ -270,9 +273,34 @@ static void next_turn(struct loop_call *call)
 		virtio_kick(&b->vd, n);
 }
 
+static void ask_later(struct virtio_balloon *b)
+{
+	timer_arm(b->clock, &b->ask, clock_now(b->clock) + ASK_NS);
+}
+
+static void time_to_ask(struct timer *t)
+{
+	struct virtio_balloon *b = container_of(t, struct virtio_balloon, ask);
+
+	if (!b->vd.started || b->vd.stopping)
+		return;
+	virtio_balloon_ask(&b->vd);
+	ask_later(b);
+}
+
 static void start(struct virtio_device *d)
 {
-	to_balloon(d)->stats_fresh = false;
+	struct virtio_balloon *b = to_balloon(d);
+
+	b->stats_fresh = false;
+	if (virtio_has(d, FEATURE_STATS))
+		ask_later(b);
+}
+
+static void stop(struct virtio_device *d)
+{
+	timer_cancel(to_balloon(d)->clock, &to_balloon(d)->ask);
+	virtio_stopped(d);
 }
 
 static void reset(struct virtio_device *d)
@@ -329,6 +357,7 @@ static void balloon_free(struct virtio_device *d)
 	if (!d)
 		return;
 	b = to_balloon(d);
+	timer_cancel(b->clock, &b->ask);
 	pthread_mutex_destroy(&b->lock);
 	virtio_done(d);
 	free(b);
@@ -339,6 +368,7 @@ const struct virtio_type virtio_balloon_type = {
 	.id = VIRTIO_ID_BALLOON,
 	.pci_class = 0x00ff00, /* one that fits no other */
 	.start = start,
+	.stop = stop,
 	.kick = kick,
 	.reset = reset,
 	.state = state,
@@ -359,6 +389,8 @@ int virtio_balloon_new(struct virtio_device **out, const struct virtio_env *env,
 		return err_set(e, ENOMEM, "balloon");
 	pthread_mutex_init(&b->lock, NULL);
 	b->turn.run = next_turn;
+	b->clock = loop_clock(env->loop);
+	b->ask.fire = time_to_ask;
 	r = virtio_init(&b->vd, &virtio_balloon_type, env, features, QUEUES, size, e);
 	if (r < 0) {
 		balloon_free(&b->vd);

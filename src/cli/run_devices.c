@@ -1,0 +1,88 @@
+#include "cli/run_devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/suboptions.h"
+
+/* --vsock PATH[,cid=N] */
+static int vsock(struct run_devices *d, const char *text, struct machine_config *c, struct err *e)
+{
+	struct {
+		unsigned cid;
+	} o = {0};
+	static const struct option table[] = {{"cid", OPT_COUNT, 0, "N", ""}, {0}};
+	int r = suboptions_parse(table, text, &c->vsock, &o, &d->storage[d->n], e);
+
+	if (r < 0)
+		return err_wrap(e, "--vsock");
+	d->n++;
+	c->vsock_cid = o.cid;
+	return 0;
+}
+
+/* --port NAME=unix:PATH */
+static int port(struct run_devices *d, const char *text, struct machine_config *c, struct err *e)
+{
+	static const char kind[] = "unix:";
+	struct machine_port_config *p = &c->port[c->ports];
+	char *copy, *where;
+
+	if (c->ports == MACHINE_PORTS_MAX)
+		return err_set(e, EINVAL, "--port: at most %d are possible", MACHINE_PORTS_MAX);
+	copy = strdup(text);
+	if (!copy)
+		return err_set(e, ENOMEM, "--port");
+	d->storage[d->n++] = copy;
+	where = strchr(copy, '=');
+	if (!where || strncmp(where + 1, kind, sizeof kind - 1))
+		return err_set(e, EINVAL, "--port '%s': NAME=unix:PATH is expected", text);
+	*where = 0;
+	p->name = copy;
+	p->path = where + sizeof kind;
+	c->ports++;
+	return 0;
+}
+
+/* --balloon off, or the memory that the guest is to keep */
+static int balloon(const char *text, struct machine_config *c, struct err *e)
+{
+	uint64_t keep;
+	int r;
+
+	if (!strcmp(text, "off")) {
+		c->no_balloon = true;
+		return 0;
+	}
+	r = size_parse(text, &keep, e);
+	if (r < 0)
+		return err_wrap(e, "--balloon (off, or a size)");
+	if (keep > c->memory_bytes)
+		return err_set(e, EINVAL, "--balloon %s: the guest has less memory than that",
+			       text);
+	c->balloon_bytes = c->memory_bytes - keep;
+	return 0;
+}
+
+int run_devices_config(struct run_devices *d, const struct run_opts *o, struct machine_config *c,
+		       struct err *e)
+{
+	int r = 0;
+
+	*d = (struct run_devices){0};
+	c->console_virtio = o->console;
+	if (o->vsock)
+		r = vsock(d, o->vsock, c, e);
+	for (unsigned i = 0; i < o->port.n && r == 0; i++)
+		r = port(d, o->port.value[i], c, e);
+	if (r == 0 && o->balloon)
+		r = balloon(o->balloon, c, e);
+	return r;
+}
+
+void run_devices_done(struct run_devices *d)
+{
+	while (d->n)
+		free(d->storage[--d->n]);
+}

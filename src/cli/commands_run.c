@@ -107,6 +107,7 @@ const struct command run_command = {
 		"  Ctrl-A h       list the keys\n"
 		"  Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n"
 		"SIGTERM and SIGINT press the guest's power button; a second one ends the VM.\n"
+		"SIGUSR1 shows on standard error what the VM and its guest do with memory.\n"
 		"\n"
 		"Exit status: 0 after the guest powers off or Ctrl-A x; 3 after it resets with\n"
 		"--no-reboot or ends in a triple fault; 1 for a usage or set-up error; 128 + N\n"

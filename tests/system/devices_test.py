@@ -173,6 +173,7 @@ cat /tmp/data >&3; cat /tmp/sum >/dev/virtio-ports/b; head -c 1 <&3; poweroff -f
         init = "echo hvc-is-up >/dev/hvc0\nexec setsid sh -c 'exec sh </dev/hvc0 >/dev/hvc0 2>&1'\n"
         with self.boot_with("console", init, "--console", "virtio") as vm:
             vm.until(b"hvc-is-up")
+            vm.until(b"/ # ")  # a shell throws away what was typed before
             vm.say(b"seq 1 30000 | md5sum; echo six times seven is $((6 * 7))\n")
             vm.until(b"six times seven is 42")
             vm.say(b"poweroff -f\n")

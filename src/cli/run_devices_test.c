@@ -1,0 +1,91 @@
+#include "cli/run_devices.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/test.h"
+
+static struct run_devices d;
+static struct machine_config c;
+static struct err e;
+
+static int config(const struct run_opts *o)
+{
+	run_devices_done(&d);
+	c = (struct machine_config){.memory_bytes = MIB(512)};
+	return run_devices_config(&d, o, &c, &e);
+}
+
+static int teardown(void **state)
+{
+	run_devices_done(&d);
+	return 0;
+}
+
+static void nothing_asked_for_leaves_a_balloon_that_takes_nothing(void **state)
+{
+	assert_int_equal(config(&(struct run_opts){0}), 0);
+	assert_false(c.no_balloon || c.console_virtio || c.vsock || c.ports || c.balloon_bytes);
+}
+
+static void vsock_has_a_path_and_perhaps_a_cid(void **state)
+{
+	assert_int_equal(config(&(struct run_opts){.vsock = "/tmp/a,,b"}), 0);
+	assert_string_equal(c.vsock, "/tmp/a,b");
+	assert_int_equal(c.vsock_cid, 0);
+	assert_int_equal(config(&(struct run_opts){.vsock = "v,cid=77"}), 0);
+	assert_string_equal(c.vsock, "v");
+	assert_int_equal(c.vsock_cid, 77);
+	assert_true(config(&(struct run_opts){.vsock = "v,sid=77"}) < 0);
+	assert_non_null(strstr(e.text, "--vsock"));
+}
+
+static void ports_have_names_and_paths(void **state)
+{
+	struct run_opts o = {.port = {2, {"a=unix:/tmp/a", "b=unix:x=y"}}};
+
+	assert_int_equal(config(&o), 0);
+	assert_int_equal(c.ports, 2);
+	assert_string_equal(c.port[0].name, "a");
+	assert_string_equal(c.port[0].path, "/tmp/a");
+	assert_string_equal(c.port[1].path, "x=y");
+	o.port.value[1] = "b";
+	assert_int_equal(config(&o), -EINVAL);
+	o.port.value[1] = "b=tcp:1";
+	assert_int_equal(config(&o), -EINVAL);
+	assert_non_null(strstr(e.text, "NAME=unix:PATH"));
+}
+
+static void too_many_ports_are_refused(void **state)
+{
+	struct run_opts o = {.port.n = MACHINE_PORTS_MAX + 1};
+
+	for (unsigned i = 0; i < o.port.n; i++)
+		o.port.value[i] = "a=unix:b";
+	assert_int_equal(config(&o), -EINVAL);
+}
+
+static void the_balloon_takes_what_the_guest_is_not_to_keep(void **state)
+{
+	assert_int_equal(config(&(struct run_opts){.balloon = "off"}), 0);
+	assert_true(c.no_balloon);
+	assert_int_equal(config(&(struct run_opts){.balloon = "128M"}), 0);
+	assert_int_equal(c.balloon_bytes, MIB(384));
+	assert_int_equal(config(&(struct run_opts){.balloon = "1G"}), -EINVAL);
+	assert_true(config(&(struct run_opts){.balloon = "much"}) < 0);
+}
+
+#define T(name) cmocka_unit_test_teardown(name, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(nothing_asked_for_leaves_a_balloon_that_takes_nothing),
+		T(vsock_has_a_path_and_perhaps_a_cid),
+		T(ports_have_names_and_paths),
+		T(too_many_ports_are_refused),
+		T(the_balloon_takes_what_the_guest_is_not_to_keep),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

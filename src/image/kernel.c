@@ -278,6 +278,13 @@ static int read_parts(struct disk_source *s, struct part **out, unsigned *count,
 	return 0;
 }
 
+static void close_parts(struct part *part, unsigned parts)
+{
+	for (unsigned i = 0; i < parts; i++)
+		ext_close(part[i].ext);
+	free(part);
+}
+
 int kernel_find(struct disk_source *s, struct guest_kernel *out, struct err *e)
 {
 	struct part *part;
@@ -294,8 +301,21 @@ int kernel_find(struct disk_source *s, struct guest_kernel *out, struct err *e)
 		r = err_set(e, ENOENT, "no kernel was found (/vmlinuz, /boot/vmlinuz-VERSION)");
 	else
 		r = take_out(&place, find_root(part, parts), out, e);
-	for (unsigned i = 0; i < parts; i++)
-		ext_close(part[i].ext);
-	free(part);
+	close_parts(part, parts);
 	return r;
+}
+
+bool system_has(struct disk_source *s, const char *path)
+{
+	struct part *part;
+	struct ext *root;
+	unsigned parts;
+	bool has;
+
+	if (read_parts(s, &part, &parts, NULL) < 0)
+		return false;
+	root = find_root(part, parts);
+	has = root && ext_has(root, path);
+	close_parts(part, parts);
+	return has;
 }

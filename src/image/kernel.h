@@ -7,6 +7,8 @@
  * The disk is foreign: see ext.h. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/err.h"
 #include "image/partitions.h"
 
@@ -20,3 +22,6 @@ struct guest_kernel {
 
 /* -ENOENT: the disk has none, and the error says what was looked for. */
 WARN_UNUSED int kernel_find(struct disk_source *s, struct guest_kernel *out, struct err *e);
+
+/* Whether the system on a disk has a file of that path; false also where it cannot be read. */
+bool system_has(struct disk_source *s, const char *path);

@@ -195,6 +195,16 @@ static void disk_without_a_kernel_says_what_was_looked_for(void **state)
 	free_disk(d);
 }
 
+static void file_of_the_system_is_found_by_its_path(void **state)
+{
+	struct disk *d = make_disk("echo / >root/etc/fstab");
+
+	put_gpt(d, 2048, 30719);
+	assert_true(system_has(&d->source, "/etc/fstab"));
+	assert_false(system_has(&d->source, "/etc/fstab2"));
+	free_disk(d);
+}
+
 static void partition_beyond_the_disk_is_none(void **state)
 {
 	struct disk *d = make_disk("true");
@@ -232,6 +242,7 @@ int main(void)
 		cmocka_unit_test(command_line_is_the_systems_own),
 		cmocka_unit_test(command_line_of_grub_gets_a_root_and_a_console),
 		cmocka_unit_test(disk_without_a_kernel_says_what_was_looked_for),
+		cmocka_unit_test(file_of_the_system_is_found_by_its_path),
 		cmocka_unit_test(partition_beyond_the_disk_is_none),
 	};
 

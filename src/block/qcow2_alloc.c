@@ -38,18 +38,25 @@ static bool overlaps_tables(const struct qcow2 *q, uint64_t offset, uint64_t len
 	return false;
 }
 
-/* Makes the file reach end. Ahead in steps where that works; a write grows it otherwise. */
+/* Makes the file reach end, and more, in steps. Its space is taken as well, where that works and
+ * there is enough: else every write to a new cluster has the file system look for some. What is
+ * not used is given back when the image is closed. */
 static int grow_file(struct qcow2 *q, uint64_t end)
 {
-	uint64_t step = q->p->size / 8, to;
+	const uint64_t size = q->p->size;
+	uint64_t step = size / 8, to;
+	int r;
 
-	if (end <= q->p->size)
+	if (end <= size)
 		return 0;
 	if (!q->p->growable || !q->p->ops->truncate)
 		return -ENOSPC;
 	step = min_u64(max_u64(step, MIB(1)), MAX_STEP);
-	to = align_up(end, KIB(64)) + step;
-	return q->p->ops->truncate(q->p, align_up(to, q->cluster_bytes));
+	to = align_up(align_up(end, KIB(64)) + step, q->cluster_bytes);
+	r = q->p->ops->truncate(q->p, to);
+	if (r == 0 && !q->sparse && q->p->ops->allocate)
+		(void)q->p->ops->allocate(q->p, size, to - size);
+	return r;
 }
 
 int qcow2_claim(struct qcow2 *q, uint64_t offset, uint64_t len, bool *virgin)

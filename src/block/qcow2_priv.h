@@ -194,6 +194,7 @@ struct qcow2 {
 	uint64_t free_hint; /* no free cluster (index) below it */
 	uint64_t frees;     /* counts clusters that became free */
 	uint64_t virgin;    /* no byte of the file from here on was ever written */
+	bool sparse;        /* the file grows without taking space */
 	uint64_t used_end;  /* end of the last cluster handed out, or of the file as opened */
 	uint64_t packed_at; /* where the next compressed cluster may begin; 0: nowhere */
 

@@ -209,6 +209,7 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t offset, uint64_t len, enum block
 	uint64_t at = align_down(offset, q->cluster_bytes);
 	int r = qcow2_begin_write(q);
 
+	q->sparse = how == BLOCK_PREALLOC_METADATA;
 	while (r == 0 && at < end) {
 		uint64_t stop = min_u64(end, align_down(at, covers) + covers);
 		struct qcow2_page *p;
@@ -223,5 +224,6 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t offset, uint64_t len, enum block
 		coro_unlock(q->coros, &q->lock);
 		at = stop;
 	}
+	q->sparse = false;
 	return r;
 }

@@ -57,12 +57,12 @@ bool frame_queue_add(struct frame_queue *q, const struct net_hdr *h, const struc
 	return true;
 }
 
-bool frame_queue_send(struct frame_queue *q, struct net_port *p)
+bool frame_queue_send(struct frame_queue *q, net_emit_fn *emit, void *ctx)
 {
 	while (q->first) {
 		struct iovec iov = {q->first->bytes, q->first->len};
 
-		if (!net_send(p, &q->first->hdr, &iov, 1))
+		if (!emit(ctx, &q->first->hdr, &iov, 1))
 			return false;
 		drop_first(q);
 	}

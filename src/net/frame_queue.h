@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-#include "net/net.h"
+#include "net/offload.h"
 
 struct frame_queue {
 	struct frame *first, **end;
@@ -15,8 +15,8 @@ void frame_queue_done(struct frame_queue *q);
 /* false: full, or no memory. */
 bool frame_queue_add(struct frame_queue *q, const struct net_hdr *h, const struct iovec *iov,
 		     unsigned n);
-/* Sends from the front until the peer of p has no more room. true: empty now. */
-bool frame_queue_send(struct frame_queue *q, struct net_port *p);
+/* Emits from the front until there is no more room. true: empty now. emit may add frames. */
+bool frame_queue_send(struct frame_queue *q, net_emit_fn *emit, void *ctx);
 
 static inline bool frame_queue_empty(const struct frame_queue *q)
 {

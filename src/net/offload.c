@@ -342,6 +342,11 @@ bool net_fragment4(uint8_t *frame, size_t len, unsigned mtu, net_emit_fn *emit, 
 	return true;
 }
 
+bool net_emit_to_peer(void *port, const struct net_hdr *h, const struct iovec *iov, unsigned n)
+{
+	return net_send(port, h, iov, n);
+}
+
 /* --- all of it --- */
 
 /* Remembers what was said about the first frame. */

@@ -54,6 +54,9 @@ void net_finish_csum(const struct net_hdr *h, uint8_t *frame, size_t len);
  * call. Returns false to stop (no room). */
 typedef bool net_emit_fn(void *ctx, const struct net_hdr *h, const struct iovec *iov, unsigned n);
 
+/* Emits to the peer of a port: ctx is a struct net_port. */
+bool net_emit_to_peer(void *port, const struct net_hdr *h, const struct iovec *iov, unsigned n);
+
 /* Cuts a valid frame with a gso_type into frames with all checksums done. false: emit said
  * so, or the frame is none that can be cut (dropped). Changes frame. */
 bool net_segment(const struct net_hdr *h, uint8_t *frame, size_t len, net_emit_fn *emit, void *ctx);

@@ -121,7 +121,7 @@ static void user_room(struct net_port *p)
 
 	if (frame_queue_empty(&u->queue))
 		return;
-	if (frame_queue_send(&u->queue, p))
+	if (frame_queue_send(&u->queue, net_emit_to_peer, p))
 		user_poll_stop(&u->poll, false);
 	net_flush(p);
 }

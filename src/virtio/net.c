@@ -40,11 +40,6 @@ static unsigned host_caps(const struct virtio_net *c)
 	return virtio_has(&c->vd, F_HOST_USO) ? caps | NET_CAP_USO : caps;
 }
 
-static bool emit(void *ctx, const struct net_hdr *h, const struct iovec *iov, unsigned n)
-{
-	return net_send(ctx, h, iov, n);
-}
-
 /* iov: the frame after its header. */
 static bool send_frame(struct virtio_net *c, const struct net_hdr *h, const struct iovec *iov,
 		       unsigned n, size_t len)
@@ -56,7 +51,8 @@ static bool send_frame(struct virtio_net *c, const struct net_hdr *h, const stru
 	if (!(needs & ~net_peer_caps(&c->port)))
 		return net_send(&c->port, h, iov, n);
 	len = net_gather(c->scratch, sizeof c->scratch, iov, n);
-	return net_finish_offload(net_peer_caps(&c->port), h, c->scratch, len, emit, &c->port);
+	return net_finish_offload(net_peer_caps(&c->port), h, c->scratch, len, net_emit_to_peer,
+				  &c->port);
 }
 
 /* Flags that a driver may set, and no more. */
@@ -101,42 +97,41 @@ static bool tx_chain(struct virtio_net *c, unsigned pair, const struct virtq_cha
 	return sent;
 }
 
-/* Returns whether frames are left that could go now. */
-static bool tx_frames(struct virtio_net *c, unsigned pair, struct virtq *q)
+/* Sends at most *left frames. */
+static void tx_frames(struct virtio_net *c, unsigned pair, struct virtq *q, unsigned *left)
 {
 	struct virtq_chain chain = {.iov = c->tx_iov, .iov_max = ARRAY_SIZE(c->tx_iov)};
 
-	for (unsigned left = TX_FRAMES_A_KICK; left; left--) {
+	for (; *left; --*left) {
 		int r = virtq_pop(q, &chain);
 
 		if (r < 0)
 			virtio_broken(&c->vd, "a frame's buffers are not as they must be");
 		if (r <= 0)
-			return false;
+			return;
 		if (!tx_chain(c, pair, &chain)) {
 			virtq_unpop(q, &chain);
 			c->tx_blocked = true;
-			return false;
+			return;
 		}
 		virtq_push(q, &chain, 0);
 	}
-	return true;
 }
 
 static void tx(struct virtio_net *c, unsigned pair)
 {
 	struct virtq *q = net_txq(c, pair);
-	bool more;
+	unsigned left = TX_FRAMES_A_KICK;
 
 	if (c->tx_blocked || c->stopping)
 		return;
 	virtq_kicks_off(q);
 	do {
-		more = tx_frames(c, pair, q);
-	} while (!more && !c->tx_blocked && virtq_kicks_on(q));
+		tx_frames(c, pair, q, &left);
+	} while (left && !c->tx_blocked && virtq_kicks_on(q));
 	virtq_publish(q);
 	net_flush(&c->port);
-	if (more)
+	if (!left)
 		net_again(c);
 }
 

@@ -177,19 +177,31 @@ static void command(struct virtio_net *c, struct virtq *q, const struct virtq_ch
 	virtq_push(q, chain, 1);
 }
 
-void net_ctrl_kick(struct virtio_net *c, struct virtq *q)
+/* Acts on at most *left commands. */
+static void commands(struct virtio_net *c, struct virtq *q, unsigned *left)
 {
 	struct virtq_chain chain = {.iov = c->tx_iov, .iov_max = ARRAY_SIZE(c->tx_iov)};
-	unsigned left = COMMANDS_A_KICK;
-	int r = 0;
 
-	while (left && (r = virtq_pop(q, &chain)) > 0) {
+	for (; *left; --*left) {
+		int r = virtq_pop(q, &chain);
+
+		if (r < 0)
+			virtio_broken(&c->vd,
+				      "a control command's buffers are not as they must be");
+		if (r <= 0)
+			return;
 		command(c, q, &chain);
-		left--;
 	}
-	if (r < 0)
-		virtio_broken(&c->vd, "a control command's buffers are not as they must be");
-	virtq_publish(q);
+}
+
+void net_ctrl_kick(struct virtio_net *c, struct virtq *q)
+{
+	unsigned left = COMMANDS_A_KICK;
+
+	do {
+		commands(c, q, &left);
+		virtq_publish(q);
+	} while (left && virtq_kicks_on(q));
 	if (!left)
 		net_again(c);
 }

@@ -85,6 +85,7 @@ static int control(uint8_t class, uint8_t command, const void *data, size_t len)
 	memcpy(p + 2, data, len);
 	assert_true(fake_add(&b.g.q[ctrl], FAKE_OUT(BUF, (uint32_t)(2 + len)),
 			     FAKE_IN(BUF + BUF_LEN, 1)) >= 0);
+	assert_true(fake_wants_kick(&b.g.q[ctrl]));
 	virtio_kick(b.d, ctrl);
 	assert_true(fake_take(&b.g.q[ctrl], &u));
 	return *(uint8_t *)fake_at(&b.g.q[ctrl], BUF + BUF_LEN, 1);

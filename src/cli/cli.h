@@ -60,7 +60,8 @@ struct run_opts {
 	uint64_t memory, jit_cache;
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
-	struct option_list disks;
+	struct option_list disks, net, publish;
+	const char *capture;
 	int console; /* 1: virtio */
 	const char *vsock, *balloon;
 	struct option_list port;

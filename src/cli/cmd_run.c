@@ -19,6 +19,7 @@
 #include "cli/disk_option.h"
 #include "cli/run_devices.h"
 #include "cli/run_system.h"
+#include "cli/net_option.h"
 #include "cli/tty_mode.h"
 #include "machine/machine.h"
 
@@ -270,6 +271,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 	struct machine_result result = {.end = END_ERROR};
 	struct disk_options disks = {0};
 	struct run_devices devices = {0};
+	struct net_options net = {0};
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
@@ -282,6 +284,10 @@ static int run(const struct run_opts *o, struct run_system *system)
 	if (r == 0)
 		r = run_devices_config(&devices, o, &c, &err);
 	if (r == 0)
+		r = net_options_parse(&net, &o->net, &o->publish, o->capture, &err);
+	c.net = net.net;
+	c.nets = net.n;
+	if (r == 0)
 		r = console_out_init(&s.out, STDOUT_FILENO, &err);
 	if (r == 0) {
 		r = run_session(&s, &c, &result, &err);
@@ -289,6 +295,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 	}
 	disk_options_done(&disks);
 	run_devices_done(&devices);
+	net_options_done(&net);
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)

@@ -51,6 +51,20 @@ static const struct option run_options[] = {
 	 "Ask the guest to get along with SIZE of its memory and leave the rest to the host. There "
 	 "is a memory balloon without this too, by which free memory of the guest goes back to the "
 	 "host; off: there is none."},
+	{"net", OPT_TEXT, offsetof(struct run_opts, net), "KIND[,KEY=VALUE]...",
+	 "A network card, and where its wire leads: user (the host's network, without privileges; "
+	 "restrict: nothing but the forwards of -p), tap[=IF], bridge=BR, switch=NAME (a private "
+	 "switch of this user's VMs; uplink: which leads to the host's network too), or none. "
+	 "Further keys: mac=ADDRESS, mtu=N, queues=N, rx=RATE, tx=RATE (bytes a second). Default: "
+	 "user.",
+	 .repeats = true},
+	{"publish", OPT_TEXT, offsetof(struct run_opts, publish), "[ADDR:]HOST:GUEST[/udp]",
+	 "What comes to this port of the host goes to the guest's. ADDR: the host's address to "
+	 "listen at. Default: 127.0.0.1.",
+	 .letter = 'p', .repeats = true},
+	{"capture", OPT_FILE, offsetof(struct run_opts, capture), "FILE",
+	 "Write the frames of the first card to a pcapng file, those of the next to FILE.1, and so "
+	 "on."},
 	{"virtio-off", OPT_TEXT, offsetof(struct run_opts, virtio_off), "LIST",
 	 "Do without these features of virtio devices, though the guest's drivers may know them: a "
 	 "comma-separated list of packed, event-idx and indirect."},

@@ -10,6 +10,7 @@
 #include "block/block.h"
 #include "chipset/device.h"
 #include "cpu/x86_state.h"
+#include "net/net.h"
 
 /* Where a kernel comes from that is looked for anew at each start of the guest, so that one
  * which the guest installed is the next one booted. get: on the thread that builds and runs
@@ -37,6 +38,15 @@ struct machine_port_config {
 	const char *path; /* of the Unix socket that it leads to */
 };
 
+#define MACHINE_NETS_MAX 8u
+
+struct machine_net {  /* a network card */
+	bool has_mac; /* else made from the VM's name */
+	uint8_t mac[6];
+	uint16_t queues; /* pairs; 0: 1 */
+	struct net_opts net;
+};
+
 struct machine_config {
 	const char *name;
 	enum engine_choice engine;
@@ -56,9 +66,11 @@ struct machine_config {
 	struct machine_port_config port[MACHINE_PORTS_MAX];
 	unsigned ports;
 	bool no_balloon;
-	uint64_t balloon_bytes; /* what the guest is asked to leave to the host */
-	const char *vsock;      /* path of the socket by which the host connects; or NULL */
-	uint64_t vsock_cid;     /* 0: the default */
+	uint64_t balloon_bytes;        /* what the guest is asked to leave to the host */
+	const char *vsock;             /* path of the socket by which the host connects; or NULL */
+	uint64_t vsock_cid;            /* 0: the default */
+	const struct machine_net *net; /* [nets] */
+	unsigned nets;
 };
 
 enum machine_end {

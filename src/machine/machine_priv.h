@@ -4,6 +4,7 @@
  *   machine_devices.c  the chipset
  *   machine_virtio.c   virtio devices and their I/O threads
  *   machine_disks.c    the images of disks, and the pause when the host has no space for them
+ *   machine_net.c      network cards and where their wires lead
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_run.c      the life cycle: run, requests, reboot, end
@@ -81,7 +82,8 @@ struct machine {
 	struct irq_router irq;
 	struct device *device[DEV_SLOTS];
 	struct virtio_pci *virtio[PCI_SLOTS]; /* by device number */
-	struct io_thread *io[1 + PCI_SLOTS];  /* [0]: the shared one */
+	struct net_port *wire[MACHINE_NETS_MAX];
+	struct io_thread *io[1 + PCI_SLOTS]; /* [0]: the shared one */
 	unsigned ios;
 	uint64_t virtio_off;
 	struct machine_image *image[MACHINE_DISKS_MAX]; /* by disk; NULL: none */
@@ -172,6 +174,10 @@ WARN_UNUSED int machine_load_kernel(struct machine *m, struct err *e);
 /* machine_pause.c */
 void machine_park_cpus(struct machine *m); /* returns with all parked */
 void machine_run_cpus(struct machine *m);  /* all parked, and perhaps new: run, unless paused */
+
+/* machine_net.c: the wires are freed after their I/O threads ended, and before the cards */
+WARN_UNUSED int machine_make_nets(struct machine *m, const struct machine_config *c, struct err *e);
+void machine_free_wires(struct machine *m);
 
 /* machine_run.c */
 WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);

@@ -111,7 +111,7 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 		r = machine_make_small(m, c, e);
 	if (r == 0)
 		r = add_disks(m, c, e);
-	return r;
+	return r < 0 ? r : machine_make_nets(m, c, e);
 }
 
 int machine_start_io(struct machine *m, struct err *e)
@@ -154,6 +154,7 @@ void machine_stop_io(struct machine *m)
 
 void machine_free_virtio(struct machine *m)
 {
+	machine_free_wires(m);
 	for (unsigned i = 0; i < PCI_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 

@@ -77,8 +77,8 @@ def median(samples):
     return statistics.median(samples) if samples else None
 
 
-def show(title, unit, digits, rows):
-    """rows: (what, Holon's samples, QEMU's samples). Medians, ranges and their ratio."""
+def show(title, unit, digits, rows, peer="QEMU TCG"):
+    """rows: (what, Holon's samples, the peer's samples). Medians, ranges and their ratio."""
 
     def cell(samples):
         if not samples:
@@ -87,7 +87,7 @@ def show(title, unit, digits, rows):
 
     width = max(24, *(len(r[0]) for r in rows))
     print(f"{title}, {unit}: median (range)")
-    print(f"  {'':{width}}  {'Holon':>26}  {'QEMU TCG':>26}  {'ratio':>6}")
+    print(f"  {'':{width}}  {'Holon':>26}  {peer:>26}  {'ratio':>6}")
     for what, ours, theirs in rows:
         ratio = f"{median(ours) / median(theirs):.2f}" if ours and theirs else "-"
         print(f"  {what:{width}}  {cell(ours):>26}  {cell(theirs):>26}  {ratio:>6}")

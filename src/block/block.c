@@ -28,6 +28,16 @@ const char *block_file(const struct block *b)
 	return b->file;
 }
 
+const char *block_backing_file(const struct block *b)
+{
+	return b->backing_file;
+}
+
+const char *block_backing_format(const struct block *b)
+{
+	return b->backing_format;
+}
+
 struct block *block_backing(const struct block *b)
 {
 	return b->backing;

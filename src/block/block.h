@@ -73,6 +73,11 @@ uint64_t block_size(const struct block *b); /* bytes */
 bool block_read_only(const struct block *b);
 const char *block_format(const struct block *b);
 const char *block_file(const struct block *b);
+/* The backing file as the image names it; NULL: it names none, or not its format. */
+const char *block_backing_file(const struct block *b);
+const char *block_backing_format(const struct block *b);
+/* The file that backing, named in the image overlay, means; malloc'ed, NULL: no memory. */
+char *block_backing_path(const char *overlay, const char *backing);
 struct block *block_backing(const struct block *b); /* NULL: none; stays b's */
 /* What the user should know (O_DIRECT is not to be had); NULL: nothing. */
 const char *block_note(const struct block *b);

@@ -9,6 +9,8 @@
  *   proto.c      which protocol a name means; what all of them share
  *   open.c       open, close, probe, backing chain, create
  *   block.c      submit: bounds, limits, write-through   plain.c        the plain calls
+ *   chain.c      what the guest sees of a backing chain
+ *   sweep.c      goes over a disk for convert.c, compare.c, commit.c, rebase.c (jobs_priv.h)
  *   raw.c        format raw               qcow2*.c     format qcow2
  *
  * Layers: block (format) -> proto (bytes of a file) -> I/O engine. Functions of both tables
@@ -146,10 +148,10 @@ int block_read_backing(struct block *b, uint64_t offset, const struct iovec *iov
 const struct block_driver *block_probe(const uint8_t *head, uint64_t len);
 /* Begins like an image of any format, ours or not. */
 bool block_looks_foreign(const uint8_t head[BLOCK_HEAD_BYTES]);
-/* The file that backing, named in the image overlay, means; malloc'ed, NULL: no memory. */
-char *block_backing_path(const char *overlay, const char *backing);
 int block_flush_in_coro(struct block *b);
 int block_close_in_coro(struct block *b, struct err *e);
+/* block_submit and the wait for its result; done is not the caller's. */
+WARN_UNUSED int block_request_in_coro(struct block *b, struct block_req r);
 
 /* --- ctx.c --- */
 

@@ -246,8 +246,10 @@ static void file_close(struct proto *p)
 {
 	struct file *f = to_file(p);
 
-	if (f->fd >= 0)
+	if (f->fd >= 0) {
+		file_unlock(f->fd);
 		close(f->fd);
+	}
 	free(f);
 }
 

@@ -58,3 +58,10 @@ int file_lock(int fd, bool writer, struct err *e)
 		return err_set(e, EAGAIN, "another program reads it (it is locked)");
 	return 0;
 }
+
+void file_unlock(int fd)
+{
+	struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	fcntl(fd, F_OFD_SETLK, &l);
+}

@@ -39,3 +39,5 @@ void file_direct_probe(struct file *f);
 
 /* Locks fd for as long as it is open. -EAGAIN: somebody else has it. */
 int file_lock(int fd, bool writer, struct err *e);
+/* Before fd is closed: io_uring may hold the open file a little longer, and its locks with it. */
+void file_unlock(int fd);

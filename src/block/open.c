@@ -190,8 +190,10 @@ static int open_parts(struct block *b, struct open_args *a, struct err *e)
 		return r;
 	b->opts.format = b->driver->name;
 	r = b->driver->open(b, e);
-	b->opened = r == 0;
-	if (r == 0 && b->backing_file && !b->opts.no_backing)
+	if (r < 0)
+		return err_wrap(e, "'%s'", b->file);
+	b->opened = true;
+	if (b->backing_file && !b->opts.no_backing)
 		r = open_backing(b, a, e);
 	return r;
 }

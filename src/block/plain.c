@@ -20,25 +20,30 @@ static void plain_done(struct block_req *r, int result)
 		coro_wake(p->waiter);
 }
 
+int block_request_in_coro(struct block *b, struct block_req r)
+{
+	struct coros *s = block_coros(b->ctx);
+	struct plain p = {.req = r};
+
+	p.req.done = plain_done;
+	block_submit(b, &p.req);
+	p.waiter = coro_self(s);
+	if (!p.done)
+		coro_wait(s);
+	return p.result;
+}
+
 static int plain_in_coro(void *arg)
 {
-	struct plain *p = arg;
-	struct coros *s = block_coros(p->req.block->ctx);
+	struct block_req *r = arg;
 
-	block_submit(p->req.block, &p->req);
-	p->waiter = coro_self(s);
-	if (!p->done)
-		coro_wait(s);
-	return p->result;
+	return block_request_in_coro(r->block, *r);
 }
 
 static int plain(struct block *b, struct block_req r)
 {
-	struct plain p = {.req = r};
-
-	p.req.block = b;
-	p.req.done = plain_done;
-	return block_run(b->ctx, plain_in_coro, &p);
+	r.block = b;
+	return block_run(b->ctx, plain_in_coro, &r);
 }
 
 int block_read(struct block *b, uint64_t offset, void *to, uint64_t len)

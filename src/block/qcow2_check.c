@@ -252,7 +252,7 @@ static void find_image_end(struct qcow2_count *c)
 {
 	uint64_t i = c->clusters;
 
-	while (i > 1 && !c->n[i - 1])
+	while (i > 1 && i > c->leaks_end && !c->n[i - 1])
 		i--;
 	c->r->image_end_offset = i << c->q->cluster_bits;
 }

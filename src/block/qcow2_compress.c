@@ -227,11 +227,16 @@ static int write_packed(struct qcow2 *q, uint64_t offset, const void *from, uint
 	return r == 0 ? qcow2_free_pressure(q) : r;
 }
 
+int qcow2_write_compressed_in_coro(struct block *b, uint64_t offset, const void *from, uint64_t len)
+{
+	return write_packed(qcow2_of(b), offset, from, len);
+}
+
 static int run_packed_write(void *arg)
 {
 	struct packed_write *w = arg;
 
-	return write_packed(qcow2_of(w->b), w->offset, w->from, w->len);
+	return qcow2_write_compressed_in_coro(w->b, w->offset, w->from, w->len);
 }
 
 int qcow2_write_compressed(struct block *b, uint64_t offset, const void *from, uint64_t len)

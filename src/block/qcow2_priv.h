@@ -371,7 +371,8 @@ struct qcow2_count {
 	struct qcow2_check *r;
 	uint32_t *n; /* of cluster i */
 	uint64_t clusters;
-	bool rebuild; /* the refcount table or a block is broken */
+	bool rebuild;       /* the refcount table or a block is broken */
+	uint64_t leaks_end; /* clusters up to the last one that stays leaked */
 };
 /* All but the refcount table and its blocks. */
 WARN_UNUSED int qcow2_count_users(struct qcow2_count *c, struct err *e);
@@ -383,3 +384,7 @@ WARN_UNUSED int qcow2_rebuild(struct qcow2_count *c, struct err *e);
 WARN_UNUSED int qcow2_compare_counts(struct qcow2_count *c, enum qcow2_fix fix);
 /* COPIED of the active tables says whether the count is 1. */
 WARN_UNUSED int qcow2_check_copied(struct qcow2_count *c, enum qcow2_fix fix);
+
+/* What qcow2_write_compressed (qcow2.h) does. */
+WARN_UNUSED int qcow2_write_compressed_in_coro(struct block *b, uint64_t offset, const void *from,
+					       uint64_t len);

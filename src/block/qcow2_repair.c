@@ -49,6 +49,7 @@ static int compare_one(struct qcow2_count *c, uint64_t i, enum qcow2_fix fix)
 	    want > qcow2_refcount_max(q->h.refcount_order)) {
 		c->r->leaks += leak;
 		c->r->corruptions += !leak;
+		c->leaks_end = have ? i + 1 : c->leaks_end;
 		return 0;
 	}
 	r = set_refcount(q, i, want);

@@ -46,10 +46,16 @@ static int raw_discard(struct block *b, uint64_t offset, uint64_t len)
 	return proto_discard(b->proto, offset, len);
 }
 
+/* Holes have a place, too. */
 static int raw_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out)
 {
-	if (b->proto->ops->map)
-		return b->proto->ops->map(b->proto, offset, len, out);
+	if (b->proto->ops->map) {
+		int r = b->proto->ops->map(b->proto, offset, len, out);
+
+		out->has_offset = true;
+		out->host_offset = offset;
+		return r;
+	}
 	*out = (struct block_extent){.kind = BLOCK_DATA,
 				     .len = len,
 				     .has_offset = true,

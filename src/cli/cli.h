@@ -51,7 +51,7 @@ struct common_opts {
 extern const struct option common_options[];
 
 /* --- each command's struct and its doing --- */
-extern const struct command run_command, image_command;
+extern const struct command run_command, disk_command, image_command;
 
 struct run_opts {
 	const char *name;

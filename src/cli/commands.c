@@ -52,8 +52,9 @@ static const struct command help_command = {
 	.run = cmd_help,
 };
 
-static const struct command *const commands[] = {&run_command,     &image_command, &doctor_command,
-						 &version_command, &help_command,  NULL};
+static const struct command *const commands[] = {
+	&run_command,  &disk_command, &image_command, &doctor_command, &version_command,
+	&help_command, NULL};
 
 const struct command root_command = {
 	.name = "",

@@ -94,6 +94,23 @@ class Words(unittest.TestCase):
         self.refused("help", "dcotor", saying="did you mean 'doctor'?")
         self.refused("help", "run", "fast", saying="'run' has no commands")
 
+    def test_groups_of_commands(self):
+        overview = holon("help", "disk").stdout
+        self.assertIn("Usage: holon disk COMMAND", overview)
+        self.assertEqual(holon("disk", "--help").stdout, overview)
+        self.refused("disk", saying="Usage: holon disk COMMAND")
+        self.refused("disk", "inof", saying="holon disk: unknown command 'inof'; did you mean 'info'?")
+        self.refused("disk", "--json", saying="unknown option '--json'")
+        self.refused("help", "disk", "inof", saying="did you mean 'info'?")
+        self.refused("disk", "info", "a", "b", saying="holon disk info: unexpected word 'b'")
+        for command in "create", "info", "check", "resize", "convert", "commit", "rebase", "map", \
+                "compare", "snapshot":
+            self.assertIn("  " + command + " ", overview)
+            text = holon("help", "disk", command).stdout
+            self.assertIn("Usage: holon disk " + command, text)
+            self.assertEqual(holon("disk", command, "-h").stdout, text)
+            self.assertTrue(all(len(line) <= 80 for line in text.splitlines()), text)
+
     def test_version(self):
         r = holon("version")
         self.assertRegex(r.stdout, r"\Aholon \d+\.\d+\.\d+\n\Z")
@@ -132,6 +149,12 @@ class Words(unittest.TestCase):
         self.assertEqual(complete("holon", "run", "--kernel", __file__[:-1]), [__file__])
         self.assertEqual(complete("holon", "version", "-q", "--js"), ["--json"])
         self.assertEqual(complete("holon", "rnu", ""), [])
+        self.assertEqual(complete("holon", "disk", "re"), ["resize", "rebase"])
+        self.assertEqual(complete("holon", "help", "disk", "ch"), ["check"])
+        self.assertEqual(complete("holon", "disk", "info", "--back"), ["--backing-chain"])
+        self.assertEqual(complete("holon", "disk", "create", "-f", ""), ["raw", "qcow2"])
+        self.assertEqual(complete("holon", "disk", "info", __file__[:-1]), [__file__])
+        self.assertEqual(complete("holon", "disk", "nifo", ""), [])
 
 
 class Guest(harness.Guest):

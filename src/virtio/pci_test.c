@@ -675,6 +675,7 @@ static void a_resume_during_the_stop_starts_again_afterwards(void **state)
 	virtio_stopped(&r.echo->vd);
 	settle(&r);
 	assert_int_equal(r.echo->starts, 2);
+	r.echo->slow = false;
 	tear_down(&r);
 }
 

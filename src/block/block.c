@@ -225,13 +225,13 @@ static void finish(struct block *b, struct block_req *r, int result)
 	r->done(r, result);
 	if (b->in_flight)
 		return;
-	coro_queue_wake_all(&b->idle_queue);
 	if (b->drained) {
 		void (*drained)(void *ctx) = b->drained;
 
 		b->drained = NULL;
 		drained(b->drained_ctx);
 	}
+	coro_queue_wake_all(&b->idle_queue); /* last: it may close b */
 }
 
 static void run_request(void *arg)

@@ -3,9 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,11 +31,12 @@ static struct dir make_dir(void)
 	return d;
 }
 
+/* Good until the 16th call from here. */
 static const char *in_dir(const struct dir *d, const char *name)
 {
-	static _Thread_local char path[4][128];
+	static _Thread_local char path[16][128];
 	static _Thread_local unsigned turn;
-	char *p = path[turn++ % 4];
+	char *p = path[turn++ % 16];
 
 	snprintf(p, sizeof path[0], "%s/%s", d->path, name);
 	return p;
@@ -543,6 +549,193 @@ static void a_second_writer_is_refused_and_readers_share(void **unused)
 	remove_dir(&d);
 }
 
+/* True: the program is there, and said no. */
+static bool qemu_io_fails(const char *arguments, const char *path)
+{
+	char command[256];
+
+	snprintf(command, sizeof command, "qemu-io -f raw %s %s >/dev/null 2>&1", arguments, path);
+	return system("command -v qemu-io >/dev/null") != 0 || system(command) != 0;
+}
+
+static void qemu_refuses_what_we_have_and_we_what_it_has(void **unused)
+{
+	struct dir d = make_dir();
+	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
+	struct block_opts o = {.file = in_dir(&d, "disk"), .format = "raw"};
+	char command[320], said[128];
+	struct block *b;
+	struct err e;
+	FILE *qemu;
+
+	make_raw(o.file, MIB(1));
+	b = open_ok(c, o);
+	assert_true(qemu_io_fails("-c 'w 0 512'", o.file));
+	close_ok(b);
+	o.read_only = true;
+	b = open_ok(c, o);
+	assert_true(qemu_io_fails("-c 'w 0 512'", o.file));
+	close_ok(b);
+	o.read_only = false;
+	if (system("command -v qemu-io >/dev/null") == 0) {
+		assert_false(qemu_io_fails("-c 'w 0 512'", o.file));
+		snprintf(said, sizeof said, "%s", in_dir(&d, "said"));
+		snprintf(command, sizeof command, "qemu-io -f raw %s >%s", o.file, said);
+		qemu = popen(command, "we");
+		assert_non_null(qemu);
+		fputs("w 0 512\n", qemu);
+		fflush(qemu);
+		for (struct stat s = {0}; s.st_size == 0; usleep(1000))
+			if (stat(said, &s) < 0)
+				s.st_size = 0; /* the shell has not made it yet */
+		assert_int_equal(open_result(c, o, &e), -EAGAIN);
+		fputs("q\n", qemu);
+		assert_int_equal(pclose(qemu), 0);
+		assert_int_equal(open_result(c, o, &e), 0);
+	}
+	block_ctx_free(c);
+	remove_dir(&d);
+}
+
+/* --- where io_uring is forbidden --- */
+
+static void forbid_io_uring(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {ARRAY_SIZE(filter), filter};
+
+	assert_int_equal(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+static int open_without_io_uring(void)
+{
+	struct block_ctx *c = NULL;
+	struct err e;
+
+	forbid_io_uring();
+	if (block_ctx_new(&c, NULL, BLOCK_ENGINE_URING, &e) != -EPERM)
+		return 1;
+	if (block_ctx_new(&c, NULL, BLOCK_ENGINE_AUTO, &e) != 0)
+		return 2;
+	return strcmp(block_ctx_engine(c), "threads") ? 3 : 0;
+}
+
+static void where_io_uring_is_forbidden_threads_do_it(void **unused)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0)
+		_exit(open_without_io_uring());
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* --- backing chains --- */
+
+static void make_overlay(struct block_ctx *c, const char *file, const char *backing)
+{
+	struct block_create_opts o = {.file = file,
+				      .format = "qcow2",
+				      .size = MIB(1),
+				      .backing_file = backing,
+				      .backing_format = backing ? "qcow2" : NULL};
+	struct err e;
+
+	if (block_create(c, &o, &e) < 0)
+		fail_msg("%s", e.text);
+}
+
+static void a_chain_that_loops_or_has_no_end_is_refused(void **unused)
+{
+	struct dir d = make_dir();
+	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
+	struct err e;
+
+	make_overlay(c, in_dir(&d, "a"), "b");
+	make_overlay(c, in_dir(&d, "b"), "./a");
+	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "a")}, &e), -ELOOP);
+	assert_non_null(strstr(e.text, "its own backing file"));
+	make_overlay(c, in_dir(&d, "0"), NULL);
+	for (unsigned i = 1; i <= 32; i++) {
+		char below[8], name[8];
+
+		snprintf(below, sizeof below, "%u", i - 1);
+		snprintf(name, sizeof name, "%u", i);
+		make_overlay(c, in_dir(&d, name), below);
+	}
+	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "31")}, &e), 0);
+	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "32")}, &e), -ELOOP);
+	block_ctx_free(c);
+	remove_dir(&d);
+}
+
+static void a_deep_chain_is_read_to_its_end(void **unused)
+{
+	enum { N = 250, DEEP = 31 };
+	struct dir d = make_dir();
+	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
+	static uint8_t want[N * 512], got[N * 512];
+	static struct iovec iov[N];
+	struct request q = {
+		.req = {.op = BLOCK_READ, .len = sizeof got, .iov = iov, .iov_count = N}};
+	struct block *b;
+
+	memset(want, 9, sizeof want);
+	make_overlay(c, in_dir(&d, "0"), NULL);
+	b = open_ok(c, (struct block_opts){.file = in_dir(&d, "0")});
+	assert_int_equal(block_write(b, 0, want, sizeof want), 0);
+	close_ok(b);
+	for (unsigned i = 1; i <= DEEP; i++) {
+		char below[8], name[8];
+
+		snprintf(below, sizeof below, "%u", i - 1);
+		snprintf(name, sizeof name, "%u", i);
+		make_overlay(c, in_dir(&d, name), below);
+		/* So that each layer gives a part of it. */
+		b = open_ok(c, (struct block_opts){.file = in_dir(&d, name)});
+		if (i % 8 == 0)
+			assert_int_equal(block_write(b, 65536 + i, want, 1), 0);
+		close_ok(b);
+	}
+	for (unsigned i = 0; i < N; i++)
+		iov[i] = (struct iovec){got + i * 512, 512};
+	b = open_ok(c, (struct block_opts){.file = in_dir(&d, "31")});
+	submit(&q, b);
+	assert_int_equal(finish(&q, b), 0);
+	assert_memory_equal(got, want, sizeof want);
+	close_ok(b);
+	block_ctx_free(c);
+	remove_dir(&d);
+}
+
+static void test_protocols_are_not_reached_by_a_backing_files_name(void **unused)
+{
+	struct dir d = make_dir();
+	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
+	char log[160];
+	struct err e;
+
+	make_overlay(c, in_dir(&d, "below"), NULL);
+	snprintf(log, sizeof log, "crashlog:%s:%s", in_dir(&d, "log"), in_dir(&d, "below"));
+	make_overlay(c, in_dir(&d, "disk"), log);
+	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "disk")}, &e),
+			 -ENOTSUP);
+	assert_int_equal(access(in_dir(&d, "log"), F_OK), -1);
+	make_overlay(c, in_dir(&d, "disk"), "json:{}");
+	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "disk")}, &e),
+			 -ENOTSUP);
+	block_ctx_free(c);
+	remove_dir(&d);
+}
+
 /* --- guessing --- */
 
 static void what_was_guessed_to_be_raw_stays_raw(void **unused)
@@ -617,10 +810,6 @@ static void drain_waits_for_all_that_is_in_flight(void **unused)
 	remove_dir(&d);
 }
 
-struct other_thread {
-	struct model *m;
-};
-
 static void *walk_there(void *arg)
 {
 	walk_at_random(arg, 60);
@@ -666,6 +855,11 @@ int main(void)
 		cmocka_unit_test(map_tells_data_from_holes),
 		cmocka_unit_test(create_and_resize),
 		cmocka_unit_test(a_second_writer_is_refused_and_readers_share),
+		cmocka_unit_test(qemu_refuses_what_we_have_and_we_what_it_has),
+		cmocka_unit_test(where_io_uring_is_forbidden_threads_do_it),
+		cmocka_unit_test(a_chain_that_loops_or_has_no_end_is_refused),
+		cmocka_unit_test(a_deep_chain_is_read_to_its_end),
+		cmocka_unit_test(test_protocols_are_not_reached_by_a_backing_files_name),
 		cmocka_unit_test(what_was_guessed_to_be_raw_stays_raw),
 		cmocka_unit_test(drain_waits_for_all_that_is_in_flight),
 		cmocka_unit_test(an_image_opened_on_one_thread_is_used_on_another),

@@ -83,12 +83,13 @@ static int connect_it(void *arg)
 
 /* --- on the loop --- */
 
+/* The last of them may be the one after which c is closed. */
 static void wake_done(struct nbd_conn *c)
 {
-	while (c->done) {
-		struct nbd_command *cmd = c->done;
+	struct nbd_command *cmd = c->done, *next;
 
-		c->done = cmd->next;
+	for (c->done = NULL; cmd; cmd = next) {
+		next = cmd->next;
 		coro_wake(cmd->waiter);
 	}
 }

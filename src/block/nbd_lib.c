@@ -17,7 +17,9 @@ static const struct {
 
 int nbd_lib_open(struct nbd_lib *l, struct err *e)
 {
-	l->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	/* It stays loaded: it keeps data for each thread that called it, and frees that when the
+	 * thread ends. */
+	l->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 	if (!l->library)
 		return err_set(e, ENOENT, "NBD needs libnbd (Debian package libnbd0): %s",
 			       dlerror());

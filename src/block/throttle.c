@@ -46,19 +46,19 @@ static uint64_t try_pass(struct throttle *t, uint64_t bytes)
 
 static void let_pass(struct throttle *t)
 {
-	struct throttle_waiter *w;
+	struct throttle_waiter *w = t->first, *end, *next;
+	uint64_t at = 0;
 
-	while ((w = t->first)) {
-		uint64_t at = try_pass(t, w->bytes);
-
-		if (at) {
-			timer_arm(t->clock, &t->timer, at);
-			return;
-		}
-		t->first = w->next;
-		if (!t->first)
-			t->last = &t->first;
-		coro_wake(w->coro); /* w is gone now */
+	while (t->first && !(at = try_pass(t, t->first->bytes)))
+		t->first = t->first->next;
+	if (at)
+		timer_arm(t->clock, &t->timer, at);
+	end = t->first;
+	if (!end)
+		t->last = &t->first;
+	for (; w != end; w = next) {
+		next = w->next;
+		coro_wake(w->coro); /* w is gone now; after the last one, t may be */
 	}
 }
 

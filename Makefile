@@ -56,7 +56,7 @@ layering: ## holds #include lines to the table of rooms
 	@scripts/deps layering
 	@scripts/layering
 
-demo: ## from here to a shell in a guest that runs Debian's kernel; installs what is missing
+demo: ## from here to a login on a full Debian in a VM; installs what is missing
 	@BUILD="$(BUILD)" scripts/demo
 
 install: all ## to PREFIX=/usr/local, under DESTDIR if given

@@ -18,7 +18,7 @@ static int write_l1(struct qcow2 *q, uint64_t offset, const uint64_t *l1, uint32
 		store_be64(out + 8ul * i, l1[i]);
 	r = proto_write(q->p, offset, out, bytes);
 	free(out);
-	return r == 0 ? proto_flush(q->p) : r;
+	return r;
 }
 
 static int switch_l1(struct qcow2 *q, uint64_t offset, uint32_t size)

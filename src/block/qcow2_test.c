@@ -140,17 +140,34 @@ static void stamp(uint8_t *to, uint64_t offset, uint64_t len, uint32_t number)
 		to[i] = (uint8_t)(number + i);
 }
 
+/* In a few pieces, or in as many as there may be. */
+static unsigned cut(struct model *m, uint8_t *bytes, uint64_t len, struct iovec *iov)
+{
+	const unsigned most = pick(m, 8) ? 3 : BLOCK_IOV_MAX;
+	unsigned n = 0;
+
+	for (uint64_t at = 0; at < len; n++) {
+		uint64_t piece = n + 1 < most ? max_u64(1, len / most) : len - at;
+
+		piece = min_u64(piece, len - at);
+		iov[n] = (struct iovec){bytes + at, piece};
+		at += piece;
+	}
+	return n;
+}
+
 static int perform(struct model *m, enum block_op op, uint64_t offset, void *bytes, uint64_t len,
 		   bool unmap)
 {
-	struct iovec iov[2] = {{bytes, len / 3}, {(uint8_t *)bytes + len / 3, len - len / 3}};
+	struct iovec iov[BLOCK_IOV_MAX];
 	struct block *b = &m->image.block;
+	const unsigned n = cut(m, bytes, len, iov);
 	int r;
 
 	do {
 		switch (op) {
-		case BLOCK_READ: r = qcow2_readv(b, offset, iov, 2, len); break;
-		case BLOCK_WRITE: r = qcow2_writev(b, offset, iov, 2, len); break;
+		case BLOCK_READ: r = qcow2_readv(b, offset, iov, n, len); break;
+		case BLOCK_WRITE: r = qcow2_writev(b, offset, iov, n, len); break;
 		case BLOCK_ZERO: r = qcow2_zero(b, offset, len, unmap); break;
 		case BLOCK_DISCARD: r = qcow2_discard(b, offset, len); break;
 		default: r = qcow2_flush(b);
@@ -473,6 +490,45 @@ static void test_a_power_cut_leaves_a_sound_image_with_all_that_was_flushed(void
 	block_ctx_free(c);
 }
 
+static int fill_all(void *arg)
+{
+	struct model *m = arg;
+
+	for (uint64_t at = 0; at < m->size; at += KIB(64)) {
+		do_write(m, at, min_u64(KIB(64), m->size - at));
+		do_flush(m);
+	}
+	return 0;
+}
+
+static void test_the_refcount_table_grows_whatever_the_moment_of_a_power_cut(void **state)
+{
+	struct block_ctx *c = new_ctx();
+	struct block_create_opts o = {.size = MIB(4), .cluster_size = 512, .refcount_bits = 64};
+	struct model m;
+	uint64_t table;
+
+	start_model(&m, c, &o, 1);
+	m.aligned = true;
+	disk_record(&m.disk);
+	open_model(&m, &default_opts);
+	table = qcow2_of(&m.image.block)->h.rt_offset;
+	assert_int_equal(block_run(c, fill_all, &m), 0);
+	assert_true(qcow2_of(&m.image.block)->h.rt_offset != table);
+	compare_all(&m);
+	reopen(&m, true);
+	for (unsigned i = 0; i < 20; i++)
+		check_cut(&m, pick(&m, m.disk.now + 1), i);
+	/* And when the header has just been written, or may be. */
+	for (unsigned i = 0; i < m.disk.op_count; i++)
+		for (unsigned seed = 0;
+		     seed < 10 && m.disk.op[i].kind == DISK_WRITE && m.disk.op[i].offset < 512;
+		     seed++)
+			check_cut(&m, m.disk.op[i].begun, seed);
+	end_model(&m);
+	block_ctx_free(c);
+}
+
 /* --- failures --- */
 
 static void failing(struct block_ctx *c, const struct block_create_opts *o, uint64_t seed,
@@ -508,6 +564,24 @@ static void test_an_operation_that_fails_changes_nothing_else_and_works_later(vo
 		failing(c, &layouts[i], i + 1, -EIO);
 		failing(c, &layouts[i], i + 100, -ENOSPC);
 	}
+	block_ctx_free(c);
+}
+
+static void test_a_failed_write_gives_its_clusters_back(void **state)
+{
+	struct block_ctx *c = new_ctx();
+	struct block_create_opts o = {.size = MIB(8)};
+	struct model m;
+
+	start_model(&m, c, &o, 1);
+	open_model(&m, &default_opts);
+	assert_int_equal(disk_image_do(&m.image, BLOCK_WRITE, 0, m.flat, 4096, false), 0);
+	m.disk.fail_from = m.disk.ops;
+	m.disk.fail_to = m.disk.ops + 1;
+	assert_int_equal(disk_image_do(&m.image, BLOCK_WRITE, MIB(1), m.flat, 4096, false), -EIO);
+	assert_sound(&m, true);
+	compare_all(&m);
+	end_model(&m);
 	block_ctx_free(c);
 }
 
@@ -624,6 +698,35 @@ static void test_what_a_resized_disk_gains_is_zeros(void **state)
 			compare_all(&m);
 			reopen(&m, true);
 			compare_all(&m);
+		}
+		end_model(&m);
+	}
+	block_ctx_free(c);
+}
+
+static void test_a_power_cut_while_the_size_changes_leaves_a_sound_image(void **state)
+{
+	struct block_ctx *c = new_ctx();
+	struct block_create_opts o = {.size = MIB(2), .cluster_size = 512};
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct model m;
+
+		start_model(&m, c, &o, i + 1);
+		open_model(&m, &default_opts);
+		play(&m, 4, 80);
+		assert_int_equal(disk_image_do(&m.image, BLOCK_FLUSH, 0, NULL, 0, false), 0);
+		disk_record(&m.disk);
+		resize(&m, i ? KIB(300) : MIB(9));
+		for (uint64_t moment = 0; moment <= m.disk.now; moment++) {
+			struct model now = {.ctx = c};
+
+			disk_init(&now.disk, c, moment);
+			disk_cut(&m.disk, moment, moment * 31, &now.disk);
+			open_model(&now, &default_opts);
+			assert_sound(&now, false);
+			assert_int_equal(disk_image_close(&now.image), 0);
+			disk_done(&now.disk);
 		}
 		end_model(&m);
 	}
@@ -930,8 +1033,11 @@ int main(void)
 		cmocka_unit_test(test_what_is_not_written_comes_from_the_backing_image),
 		cmocka_unit_test(test_a_power_cut_leaves_a_sound_image_with_all_that_was_flushed),
 		cmocka_unit_test(test_an_operation_that_fails_changes_nothing_else_and_works_later),
+		cmocka_unit_test(test_the_refcount_table_grows_whatever_the_moment_of_a_power_cut),
+		cmocka_unit_test(test_a_failed_write_gives_its_clusters_back),
 		cmocka_unit_test(test_a_full_file_fails_writes_until_there_is_space),
 		cmocka_unit_test(test_what_a_resized_disk_gains_is_zeros),
+		cmocka_unit_test(test_a_power_cut_while_the_size_changes_leaves_a_sound_image),
 		cmocka_unit_test(test_wrong_refcounts_are_found_and_repaired),
 		cmocka_unit_test(test_a_broken_refcount_table_is_rebuilt),
 		cmocka_unit_test(test_a_dirty_image_is_repaired_when_it_is_opened),

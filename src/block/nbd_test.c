@@ -4,7 +4,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,7 +36,16 @@ static void init(struct bed *t)
 	assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
 }
 
-/* Returns when the socket is there; false: no such program. */
+static bool listens(const struct bed *t)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memcpy(a.sun_path, t->socket, sizeof t->socket);
+	return connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+}
+
+/* Returns when somebody listens; false: no such program. */
 static bool serve(struct bed *t, char *const argv[])
 {
 	unlink(t->socket);
@@ -50,9 +60,7 @@ static bool serve(struct bed *t, char *const argv[])
 		_exit(127);
 	}
 	for (unsigned i = 0; i < 1000; i++) {
-		struct stat s;
-
-		if (stat(t->socket, &s) == 0)
+		if (listens(t))
 			return true;
 		if (waitpid(t->server, NULL, WNOHANG) == t->server)
 			break;

@@ -131,10 +131,14 @@ __attribute__((format(printf, 2, 3))) static void say(struct text *t, const char
 
 static void say_balloon(struct machine *m, struct text *t)
 {
-	static const char *const name[] = {
-		[BALLOON_TOTAL] = "in all",        [BALLOON_FREE] = "free",
-		[BALLOON_AVAILABLE] = "available", [BALLOON_CACHES] = "in caches",
-		[BALLOON_SWAP_IN] = "swapped in",  [BALLOON_SWAP_OUT] = "swapped out",
+	static const struct {
+		enum balloon_stat stat;
+		const char *name;
+		bool even_zero;
+	} told[] = {
+		{BALLOON_TOTAL, "in all", true},        {BALLOON_FREE, "free", true},
+		{BALLOON_AVAILABLE, "available", true}, {BALLOON_CACHES, "in caches", true},
+		{BALLOON_SWAP_IN, "swapped in", false}, {BALLOON_SWAP_OUT, "swapped out", false},
 	};
 	struct balloon_report r;
 	bool any = false;
@@ -142,11 +146,12 @@ static void say_balloon(struct machine *m, struct text *t)
 	virtio_balloon_report(virtio_pci_virtio(m->virtio[SLOT_BALLOON]), &r);
 	say(t, "balloon: %.1f MiB of %.1f MiB wanted; free pages given back so far: %.1f MiB\n",
 	    IN_MIB(r.actual), IN_MIB(r.target), IN_MIB(r.reported));
-	for (unsigned i = 0; i < ARRAY_SIZE(name); i++) {
-		if (!r.have[i] || !name[i])
+	for (unsigned i = 0; i < ARRAY_SIZE(told); i++) {
+		uint64_t v = r.stat[told[i].stat];
+
+		if (!r.have[told[i].stat] || (!v && !told[i].even_zero))
 			continue;
-		say(t, "%s%.1f MiB %s", any ? ", " : "guest's memory: ", IN_MIB(r.stat[i]),
-		    name[i]);
+		say(t, "%s%.1f MiB %s", any ? ", " : "guest's memory: ", IN_MIB(v), told[i].name);
 		any = true;
 	}
 	if (any)

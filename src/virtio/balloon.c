@@ -205,6 +205,8 @@ void virtio_balloon_ask(struct virtio_device *d)
 	b->stats_fresh = false;
 	virtq_push(q, &c, 0);
 	virtq_publish(q);
+	if (virtq_kicks_on(q))
+		look_at_stats(b);
 }
 
 /* --- the queues --- */

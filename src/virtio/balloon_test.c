@@ -242,6 +242,20 @@ static void statistics_are_kept_and_asked_for_again(void **state)
 	assert_true(fake_take(&g.q[2], &u));
 }
 
+static void the_driver_kicks_with_each_answer(void **state)
+{
+	struct fake_used u;
+
+	start(STATS | VIRTIO_F_EVENT_IDX);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(fake_add(&g.q[2], FAKE_OUT(LIST, 10)) >= 0);
+		assert_true(fake_wants_kick(&g.q[2]));
+		virtio_kick(d, 2);
+		virtio_balloon_ask(d);
+		assert_true(fake_take(&g.q[2], &u));
+	}
+}
+
 static void the_target_is_in_the_configuration(void **state)
 {
 	struct balloon_report r;
@@ -289,6 +303,7 @@ int main(void)
 		T(free_pages_that_are_reported_go_back),
 		T(poisoned_pages_stay),
 		T(statistics_are_kept_and_asked_for_again),
+		T(the_driver_kicks_with_each_answer),
 		T(the_target_is_in_the_configuration),
 		T(statistics_survive_a_pause),
 	};

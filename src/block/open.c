@@ -208,6 +208,7 @@ static int open_layer(struct open_args *a)
 	b->ctx = a->ctx;
 	b->opts = *a->opts;
 	b->overlay = a->overlay;
+	b->write_gen = 1; /* what a killed process wrote may not be on the disk yet: flush once */
 	throttle_init(&b->throttle, loop_clock(block_ctx_loop(b->ctx)), block_coros(b->ctx));
 	throttle_set(&b->throttle, &b->opts.limits);
 	r = open_parts(b, a, a->e);

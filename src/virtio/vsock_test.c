@@ -362,14 +362,21 @@ static void a_line_may_come_in_pieces(void **state)
 
 static void the_slowest_of_too_many_clients_gives_way(void **state)
 {
-	int fd[VSOCK_CLIENTS + 1];
+	int fd[VSOCK_CLIENTS], more[2];
 
-	for (unsigned i = 0; i <= VSOCK_CLIENTS; i++)
+	for (unsigned i = 0; i < VSOCK_CLIENTS; i++)
 		fd[i] = client("C");
-	assert_true(at_end(fd[0]));
-	assert_false(at_end(fd[1]));
-	for (unsigned i = 0; i <= VSOCK_CLIENTS; i++)
+	close(fd[0]);
+	work();
+	more[0] = client("C"); /* in the place of the first, but the last to come */
+	more[1] = client("C");
+	assert_true(at_end(fd[1]));
+	assert_false(at_end(fd[2]));
+	assert_false(at_end(more[0]));
+	for (unsigned i = 1; i < VSOCK_CLIENTS; i++)
 		close(fd[i]);
+	close(more[0]);
+	close(more[1]);
 	work();
 }
 

@@ -87,7 +87,7 @@ static const struct command *const image_commands[] = {&build_command, &ls_comma
 const struct command image_command = {
 	.name = "image",
 	.summary = "Make, list and remove images of whole systems",
-	.text = "Images live under $XDG_DATA_HOME/holon (~/.local/share/holon), named by what is in\n"
-		"them. 'holon run IMAGE' starts a VM on a thin disk over one.\n",
+	.text = "Images live under $XDG_DATA_HOME/holon (~/.local/share/holon), named by what is\n"
+		"in them. 'holon run IMAGE' starts a VM on a thin disk over one.\n",
 	.group = image_commands,
 };

@@ -112,9 +112,10 @@ const struct command run_command = {
 	.name = "run",
 	.words = "[IMAGE|DISK]",
 	.summary = "Run a virtual machine on this terminal",
-	.text = "IMAGE is one of 'holon image ls', or debian, which is built on first use; the VM gets a\n"
-		"thin disk over it, which stays. DISK is a file with a system on it. The kernel comes\n"
-		"out of the disk, at each start anew; with --kernel the disk is only there.\n"
+	.text = "IMAGE is one of 'holon image ls', or debian, which is built on first use; the VM\n"
+		"gets a thin disk over it, which stays. DISK is a file with a system on it. The\n"
+		"kernel comes out of the disk, at each start anew; with --kernel the disk is only\n"
+		"there.\n"
 		"\n"
 		"The guest's serial console is the terminal. Keys:\n"
 		"  Ctrl-A x       end the VM at once\n"

@@ -1,3 +1,4 @@
+/* holon image ls, info, rm: tables for people, JSON for programs. */
 #include "cli/image.h"
 
 #include <stdio.h>

@@ -1,3 +1,5 @@
+/* holon image build: each step and how long it took, on standard error; a bar while the disk is
+ * converted. mmdebstrap, which does most, shows its own progress on a terminal. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

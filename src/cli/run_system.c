@@ -1,3 +1,6 @@
+/* In this order: the image (built if need be), the VM's disk, the seed; then, whenever the
+ * machine asks, the kernel. The disk is opened a second time for that, read-only and beside the
+ * machine's own use of it: no vCPU runs then, and a guest that reboots has flushed. */
 #include "cli/run_system.h"
 
 #include <errno.h>

@@ -1,3 +1,6 @@
+/* A disk's partitions, of those each ext file system, of those the one with a kernel and the one
+ * that is the root. All is looked for by name; nothing of the disk is run or believed beyond
+ * what boot/ checks of any kernel. */
 #include "image/kernel.h"
 
 #include <errno.h>

@@ -1,3 +1,6 @@
+/* Names are symbolic links, and the digest in a link's target is what counts. Whoever lets
+ * something go away, or begins to work, holds images/lock exclusively; whoever bases a VM on an
+ * image holds it shared until vm.json says so. */
 #include "image/store.h"
 
 #include <ctype.h>

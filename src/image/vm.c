@@ -1,3 +1,6 @@
+/* vm.json: {"image": DIGEST, "id": random, "seed": digest of what the last seed said,
+ * "generation": how many different seeds there were}. It is written before the disk, so that
+ * the image cannot go away under a disk that is being made. */
 #include "image/vm.h"
 
 #include <errno.h>
@@ -9,10 +12,6 @@
 
 #include "base/auto.h"
 #include "image/store_priv.h"
-
-/* vm.json: {"image": DIGEST, "id": random, "seed": digest of what the last seed said,
- * "generation": how many different seeds there were}. It is written before the disk, so that
- * the image cannot go away under a disk that is being made. */
 
 static int random_id(char to[33], struct err *e)
 {

@@ -60,7 +60,7 @@ class Words(unittest.TestCase):
         self.refused("--json", saying="unknown option '--json'")
 
     def test_extra_words(self):
-        self.refused("run", "--kernel", "x", "y", saying="unexpected word 'y'")
+        self.refused("run", "--kernel", "x", "y", "z", saying="unexpected word 'z'")
         self.refused("version", "now", saying="unexpected word 'now'")
 
     def test_kernel_that_is_not_there(self):

@@ -136,7 +136,7 @@ class Image(unittest.TestCase):
         self.assertEqual(vm.ssh("hostname; id -un; sudo id -u"), "box\nana\n0")
         self.assertEqual(vm.ssh("systemctl is-system-running --wait", check=False), "running",
                          vm.ssh("systemctl --failed --no-pager"))
-        self.assertEqual(vm.ssh("lsblk -dno NAME,RO"), "vda  0\nvdb  1")
+        self.assertEqual(vm.ssh("lsblk -dno NAME,RO").split(), ["vda", "0", "vdb", "1"])
         return boot
 
     def other_kernel(self, vm):

@@ -149,6 +149,9 @@ int qcow2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
 	bool virgin;
 	int r;
 
+	/* Each refcount block lies at the beginning of what it counts: a longer run there is not. */
+	if (clusters >= BIT(qcow2_rb_bits(q)))
+		return -EFBIG;
 	while (have < clusters) {
 		uint64_t n;
 

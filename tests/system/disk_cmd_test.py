@@ -504,6 +504,12 @@ class Resize(Folder):
         self.assertIn("--shrink", r.stderr)
         self.assertEqual(os.path.getsize("x.raw"), 8 * MIB)
 
+    def test_tables_that_fit_nowhere(self):
+        qemu_img("create", "-f", "qcow2", "-o", "cluster_size=512", "x.qcow2", "1M")
+        self.assertIn("too large", disk("resize", "x.qcow2", "4G", status=1).stderr)
+        self.assertLess(os.path.getsize("x.qcow2"), 4 * MIB)
+        qemu_img("check", "x.qcow2")
+
     def test_what_grows_over_a_larger_backing_file_is_zeros(self):
         self.raw("base.raw", 8 * MIB, 40)
         for program, name in (disk, "a.qcow2"), (qemu_img, "b.qcow2"):
@@ -741,7 +747,12 @@ class Interrupted(Folder):
         qemu_img("convert", "-n", "-O", "qcow2", "top.raw", "top.qcow2")
 
     def valid(self, image):
+        deadline = time.monotonic() + PATIENCE
         r = qemu_img("check", image, status=None)
+        # The kernel takes a killed process's io_uring down after its end, and locks with it.
+        while "lock" in r.stderr and time.monotonic() < deadline:
+            time.sleep(0.02)
+            r = qemu_img("check", image, status=None)
         self.assertIn(r.returncode, (0, 3), r)
 
     def test_commit(self):
@@ -780,7 +791,7 @@ class Interrupted(Folder):
             for sig in signal.SIGINT, signal.SIGKILL:
                 qemu_img("create", "-f", "qcow2", "-o", "cluster_size=4k", "x.qcow2", "8M")
                 qemu_io("x.qcow2", "write -P 1 0 8M")
-                self.stopped(sig, random.uniform(0.001, 0.02), "resize", "x.qcow2", "2T")
+                self.stopped(sig, random.uniform(0.001, 0.02), "resize", "x.qcow2", "1T")
                 self.valid("x.qcow2")
                 qemu_io("x.qcow2", "read -P 1 0 8M")
 

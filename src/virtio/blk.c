@@ -1,8 +1,8 @@
 /* blk: the device around the requests.
  *
  * A kick makes the queue's turn: up to TURN chains are taken out and begun; what is left then
- * waits until the other queues and descriptors of the thread had theirs. While requests of a
- * turn are begun, answers are only collected, and shown to the driver once at its end.
+ * waits until the other queues and descriptors of the thread had theirs. Answers are collected,
+ * and shown to the driver before the thread looks for other work or sleeps.
  *
  * No space: the request goes to the end of b->waiting, and the owner is told with the first.
  * After retry_ns the oldest is tried alone; when it went through, all the others are. The
@@ -45,10 +45,24 @@ static void request_put(struct blk_request *r)
 	q->free = r;
 }
 
+static bool show_answers(struct loop_prepare *p)
+{
+	struct virtio_blk *b = container_of(p, struct virtio_blk, prepare);
+
+	for (unsigned n = 0; n < b->vd.queues; n++)
+		if (b->queue[n].pushed) {
+			b->queue[n].pushed = false;
+			virtq_publish(b->vd.queue[n]);
+		}
+	return false;
+}
+
 static void one_less(struct virtio_blk *b)
 {
-	if (--b->in_flight == 0 && b->vd.stopping)
-		virtio_stopped(&b->vd);
+	if (--b->in_flight > 0 || !b->vd.stopping)
+		return;
+	show_answers(&b->prepare);
+	virtio_stopped(&b->vd);
 }
 
 /* --- the queues' turns --- */
@@ -92,29 +106,17 @@ static bool take_chains(struct virtio_blk *b, unsigned n, unsigned *turn)
 	return false;
 }
 
-static void show_answers(struct virtio_blk *b, unsigned n)
-{
-	if (!b->queue[n].pushed)
-		return;
-	b->queue[n].pushed = false;
-	virtq_publish(b->vd.queue[n]);
-}
-
 static void serve(struct virtio_blk *b, unsigned n)
 {
-	struct blk_queue *bq = &b->queue[n];
 	struct virtq *q = b->vd.queue[n];
 	unsigned turn = TURN;
 	bool empty;
 
 	b->in_flight++; /* no end of a stop in the middle of it */
-	bq->serving = true;
 	do {
 		virtq_kicks_off(q);
 		empty = take_chains(b, n, &turn);
-		show_answers(b, n);
 	} while (empty && virtq_kicks_on(q));
-	bq->serving = false;
 	one_less(b);
 }
 
@@ -167,8 +169,6 @@ void blk_finished(struct blk_request *r, uint8_t status)
 
 	virtq_push(b->vd.queue[n], &r->chain, blk_request_end(r, status));
 	q->pushed = true;
-	if (!q->serving)
-		show_answers(b, n);
 	if (r->retried)
 		retried_with_success(b);
 	request_put(r);
@@ -305,6 +305,7 @@ static void blk_free(struct virtio_device *d)
 		return;
 	b = to_blk(d);
 	timer_cancel(loop_clock(d->env.loop), &b->retry);
+	loop_del_prepare(d->env.loop, &b->prepare);
 	for (unsigned n = 0; n < BLK_QUEUES_MAX; n++)
 		free(b->queue[n].request);
 	virtio_done(d);
@@ -388,6 +389,8 @@ int virtio_blk_new(struct virtio_device **out, const struct virtio_env *env,
 	b->waiting_end = &b->waiting;
 	b->more.run = more_run;
 	b->retry.fire = retry_fire;
+	b->prepare.run = show_answers;
+	loop_add_prepare(env->loop, &b->prepare);
 	b->write_through_at_first = o->write_through;
 	if (o->serial)
 		memcpy(b->serial, o->serial, strlen(o->serial));

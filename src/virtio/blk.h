@@ -15,7 +15,7 @@
 
 #define BLK_QUEUES_MAX 16u
 #define BLK_SERIAL_MAX 20u
-#define BLK_QUEUE_SIZE 256u
+#define BLK_QUEUE_SIZE 512u
 
 struct virtio_blk_opts {
 	struct block *block; /* the caller's, open; outlives the device */

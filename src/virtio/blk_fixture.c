@@ -157,7 +157,7 @@ uint8_t answer_to(uint32_t type, uint64_t sector, uint32_t len)
 	*at(STATUS, 1) = ANSWER;
 	add(0, type, sector, len);
 	virtio_kick(bench.dev, 0);
-	assert(fake_take(&bench.guest.q[0], &used));
+	assert(take(&used));
 	return status(0);
 }
 
@@ -168,6 +168,14 @@ void put_range(unsigned i, uint64_t sector, uint32_t sectors, uint32_t flags)
 	store_le(r, sector, 8);
 	store_le(r + 8, sectors, 4);
 	store_le(r + 12, flags, 4);
+}
+
+bool take(struct fake_used *used)
+{
+	struct loop_prepare *p = &to_blk(bench.dev)->prepare;
+
+	p->run(p);
+	return fake_take(&bench.guest.q[0], used);
 }
 
 bool broken(void)

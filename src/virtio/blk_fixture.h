@@ -14,7 +14,7 @@
 #define DISK    MIB(1) /* bytes of the disk */
 #define SECTORS (DISK / 512)
 #define ANSWER  0xee /* in a status byte: none yet */
-#define OP_MAX  1024
+#define OP_MAX  2048
 
 #define EVERYTHING                                                                                 \
 	(VIRTIO_BLK_F_FLUSH | VIRTIO_BLK_F_CONFIG_WCE | VIRTIO_BLK_F_DISCARD |                     \
@@ -70,5 +70,7 @@ void add(unsigned i, uint32_t type, uint64_t sector, uint32_t len);
 uint8_t status(unsigned i);
 /* Kicks; returns what the request was answered. */
 uint8_t answer_to(uint32_t type, uint64_t sector, uint32_t len);
+/* The next that the device is done with, once it has gathered its answers. */
+bool take(struct fake_used *used);
 bool broken(void);
 void write_config(unsigned offset, uint8_t v); /* as the driver does */

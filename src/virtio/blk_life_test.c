@@ -27,7 +27,7 @@ static void a_queue_that_has_much_lets_others_have_their_turn(void **state)
 	assert_int_equal(disk.ops, 65);
 	assert_int_equal(loop_once(bench.loop), 0);
 	assert_int_equal(disk.ops, 101);
-	while (fake_take(&bench.guest.q[0], &used))
+	while (take(&used))
 		done++;
 	assert_int_equal(done, 100);
 	assert_int_equal(bench.guest.irqs[0], 2);
@@ -50,7 +50,7 @@ static void a_stop_waits_for_what_is_in_flight(void **state)
 	assert_int_equal(bench.guest.stops, 0);
 	finish(-EIO);
 	assert_int_equal(bench.guest.stops, 1);
-	assert_true(fake_take(&bench.guest.q[0], &used) && fake_take(&bench.guest.q[0], &used));
+	assert_true(take(&used) && take(&used));
 	virtio_start(bench.dev); /* the third is found then */
 	assert_int_equal(disk.ops, 3);
 	finish(0);
@@ -84,7 +84,7 @@ static void requests_without_space_wait_and_are_tried_again(void **state)
 	virtio_kick(bench.dev, 0);
 	assert_int_equal(disk.ops, 3);
 	assert_int_equal(bench.times_full, 1);
-	assert_false(fake_take(&bench.guest.q[0], &used));
+	assert_false(take(&used));
 	assert_int_equal(loop_once(bench.loop), 0); /* one attempt, of the oldest */
 	assert_int_equal(disk.ops, 4);
 	assert_int_equal(disk.op[3].offset, 0);
@@ -96,7 +96,7 @@ static void requests_without_space_wait_and_are_tried_again(void **state)
 	assert_int_equal(disk.ops, 7);
 	assert_int_equal(bench.times_space, 1);
 	for (unsigned i = 0; i < 3; i++) {
-		assert_true(fake_take(&bench.guest.q[0], &used));
+		assert_true(take(&used));
 		assert_int_equal(status(i), VIRTIO_BLK_S_OK);
 		assert_int_equal(disk.bytes[i * 512], 0x31);
 	}
@@ -155,7 +155,7 @@ static void a_discard_goes_on_with_the_range_that_had_no_space(void **state)
 	assert_int_equal(disk.op[2].offset, 16 * 512);
 	finish(0);
 	assert_int_equal(bench.times_space, 1);
-	assert_true(fake_take(&bench.guest.q[0], &used));
+	assert_true(take(&used));
 	assert_int_equal(status(0), VIRTIO_BLK_S_OK);
 }
 
@@ -170,7 +170,7 @@ static void reads_go_on_while_writes_wait(void **state)
 	disk.result = 0;
 	add(1, VIRTIO_BLK_T_IN, 0, 512);
 	virtio_kick(bench.dev, 0);
-	assert_true(fake_take(&bench.guest.q[0], &used));
+	assert_true(take(&used));
 	assert_int_equal(status(1), VIRTIO_BLK_S_OK);
 	assert_int_equal(bench.times_space, 0);
 }

@@ -53,7 +53,7 @@
 /* The driver keeps one descriptor for the header and one for the status. */
 #define SEG_MAX (BLK_QUEUE_SIZE - 2)
 /* A driver may cut header and data as it likes (2.7.4.2); so much more is room enough. */
-#define REQUEST_IOV_MAX 288u
+#define REQUEST_IOV_MAX (SEG_MAX + 32u)
 
 #define RANGES_MAX           32u
 #define RANGE_BYTES          16u /* struct virtio_blk_discard_write_zeroes */
@@ -85,7 +85,6 @@ struct blk_queue {
 	struct blk_request *request; /* [BLK_QUEUE_SIZE] */
 	struct blk_request *free;
 	unsigned fresh; /* request[fresh..] was never used */
-	bool serving;   /* taking requests just now */
 	bool pushed;    /* answers not yet shown to the driver */
 	bool later;     /* more.run will look at it */
 };
@@ -105,6 +104,7 @@ struct virtio_blk {
 	unsigned in_flight;    /* requests, and 1 while more is posted */
 	struct loop_call more; /* queues that had more to give than one turn takes */
 	bool more_posted;
+	struct loop_prepare prepare; /* shows what was pushed */
 
 	bool full;
 	unsigned retrying;                          /* those that waited and are under way again */

@@ -55,7 +55,7 @@ class Kit:
     """Kernel and initramfs, and a directory that goes when they go."""
 
     def __init__(self, modules=DISK_MODULES, files=()):
-        self.directory = tempfile.TemporaryDirectory(prefix="holon-test.", dir="/var/tmp")
+        self.directory = tempfile.TemporaryDirectory(prefix="holon-test.", dir=os.environ.get("TMPDIR", "/var/tmp"))
         self.kernel = script("fetch-kernel")
         self.initramfs = self.path("initramfs.gz")
         with open(self.path("init"), "w") as f:

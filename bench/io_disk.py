@@ -63,13 +63,13 @@ def make_tools(options, directory):
     return image
 
 
-def module_files():
+def module_files(modules):
     root = subprocess.run([os.path.join(common.SCRIPTS, "fetch-kernel"), "--root"], check=True, text=True,
                           stdout=subprocess.PIPE).stdout.strip()
     found = {}
     for d, _, files in os.walk(os.path.join(root, "lib", "modules")):
         found.update({f[:-3]: os.path.join(d, f) for f in files if f.endswith(".ko")})
-    return [f"{found[m]}:/lib/{m}.ko" for m in MODULES]
+    return [f"{found[m]}:/lib/{m}.ko" for m in modules]
 
 
 class Disk:
@@ -80,7 +80,7 @@ class Disk:
         self.options = options
         self.title = f"Disk, {options.format}, cache={options.cache}, engine {options.engine}"
         self.tools = make_tools(options, directory)
-        self.initramfs = common.initramfs(directory, INIT.replace("MODULES", " ".join(MODULES)), *module_files())
+        self.initramfs = common.initramfs(directory, INIT.replace("MODULES", " ".join(MODULES)), *module_files(MODULES))
         self.disk = options.disk or os.path.join(directory, "disk.img")
         self.make_disk()
 

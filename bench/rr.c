@@ -73,7 +73,8 @@ int main(int argc, char **argv)
 		a.sin_port = htons((unsigned short)atoi(argv[2]));
 		return serve(fd, &a);
 	}
-	if (argc != 5 || strcmp(argv[1], "client") || inet_pton(AF_INET, argv[2], &a.sin_addr) != 1) {
+	if (argc != 5 || strcmp(argv[1], "client") ||
+	    inet_pton(AF_INET, argv[2], &a.sin_addr) != 1) {
 		fputs("usage: rr server PORT | rr client ADDR PORT SECONDS\n", stderr);
 		return 1;
 	}

@@ -73,6 +73,10 @@ class Debian(Vm):
                          f"127.0.0.1:{self.port}:22", *words, NAME, stdin=subprocess.DEVNULL,
                          stdout=self.log, stderr=subprocess.STDOUT)
 
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        self.log.close()
+
     def told(self):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")

@@ -6,7 +6,8 @@
 #include "block/chain.h"
 #include "block/jobs.h"
 
-#define SWEEP_PIECE_BYTES MIB(2)
+#define SWEEP_PIECE_BYTES MIB(2)   /* room for a piece, and for a cluster of any size */
+#define SWEEP_USUAL_BYTES KIB(512) /* what workers hold stays in the processor's cache */
 
 enum sweep_kind {
 	SWEEP_SKIP,   /* nothing to do */

@@ -93,9 +93,11 @@ static int look_ahead(struct sweep *s)
 /* Cuts a piece off s->run. */
 static void cut(struct sweep *s, struct sweep_piece *p)
 {
+	uint64_t most = max_u64(SWEEP_USUAL_BYTES, s->boundary);
+
 	*p = s->run;
-	if (p->kind == SWEEP_DATA && p->len > SWEEP_PIECE_BYTES) {
-		p->len = SWEEP_PIECE_BYTES;
+	if (p->kind == SWEEP_DATA && p->len > most) {
+		p->len = most;
 		if (s->boundary)
 			p->len -= (p->offset + p->len) & (s->boundary - 1);
 	}

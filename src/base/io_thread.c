@@ -8,7 +8,8 @@
 
 #include "base/auto.h"
 
-#define NAME_LEN 16 /* the kernel's */
+#define NAME_LEN    16 /* the kernel's */
+#define SPIN_MAX_NS 32000
 
 struct io_thread {
 	struct loop *loop;
@@ -35,11 +36,13 @@ int io_thread_new(struct io_thread **out, const char *name, struct err *e)
 		return err_sys(e, ENOMEM, "I/O thread");
 	snprintf(t->name, sizeof t->name, "%s", name);
 	r = loop_new(&t->loop, e);
-	if (r < 0)
+	if (r < 0) {
 		free(t);
-	else
-		*out = t;
-	return r;
+		return r;
+	}
+	loop_set_spin(t->loop, SPIN_MAX_NS);
+	*out = t;
+	return 0;
 }
 
 static void *io_main(void *arg)

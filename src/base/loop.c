@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/guest_clock.h"
+#include "base/spin.h"
 
 #define BATCH          32
 #define PREPARE_ROUNDS 16
@@ -29,6 +30,7 @@ struct loop {
 	int batch_len;
 	struct loop_prepare *prepare;
 	unsigned prepared; /* rounds in a row that ended with it */
+	struct spin spin;
 };
 
 static void wake_up(struct loop *l)
@@ -135,6 +137,35 @@ static bool run_prepare(struct loop *l)
 	return more;
 }
 
+static int look(struct loop *l, int timeout)
+{
+	return epoll_wait(l->epfd, l->batch, BATCH, timeout);
+}
+
+/* Sleeps until there are events; or looks for them for a while first. */
+static int wait_for_events(struct loop *l)
+{
+	uint64_t begin;
+	int n = 0;
+
+	if (!l->spin.max_ns)
+		return look(l, -1);
+	begin = spin_now();
+	if (l->spin.budget_ns)
+		do
+			n = look(l, 0);
+		while (n == 0 && spin_now() - begin < l->spin.budget_ns);
+	if (n == 0)
+		n = look(l, -1);
+	spin_waited(&l->spin, spin_now() - begin);
+	return n;
+}
+
+void loop_set_spin(struct loop *l, uint32_t max_ns)
+{
+	l->spin = (struct spin){.max_ns = spin_limit(max_ns)};
+}
+
 int loop_once(struct loop *l)
 {
 	int n;
@@ -142,7 +173,7 @@ int loop_once(struct loop *l)
 	/* What was done there may be what the caller waits for. */
 	if (run_prepare(l) && ++l->prepared < PREPARE_ROUNDS)
 		return 0;
-	n = epoll_wait(l->epfd, l->batch, BATCH, l->prepared < PREPARE_ROUNDS ? -1 : 0);
+	n = l->prepared < PREPARE_ROUNDS ? wait_for_events(l) : look(l, 0);
 	l->prepared = 0;
 	if (n < 0 && errno != EINTR)
 		return -errno;

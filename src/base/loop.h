@@ -49,6 +49,10 @@ WARN_UNUSED int loop_run(struct loop *l);
 WARN_UNUSED int loop_once(struct loop *l);
 void loop_stop(struct loop *l);
 
+/* Before it sleeps, the loop looks for events for up to max_ns, if that tends to pay (spin.h).
+ * Before loop_run. Default: 0. */
+void loop_set_spin(struct loop *l, uint32_t max_ns);
+
 WARN_UNUSED int loop_add(struct loop *l, struct loop_fd *f, uint32_t events, struct err *e);
 void loop_mod(struct loop *l, struct loop_fd *f, uint32_t events);
 void loop_del(struct loop *l, struct loop_fd *f);

@@ -408,7 +408,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 		*why = VCPU_HALTED;
 		return true;
 	}
-	jit_futex_wait(&c->p->wake, seen);
+	jit_sleep(c, seen);
 	return false;
 }
 

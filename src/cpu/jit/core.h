@@ -1,6 +1,7 @@
 /* core: the run loop's own state, and the inner interfaces of the translator. */
 #pragma once
 
+#include "base/spin.h"
 #include "cpu/jit/cache.h"
 
 /* Why translated code, or a helper, came back to the run loop. */
@@ -25,16 +26,18 @@ struct jit_priv {
 	uint64_t bounce_gva;
 	uint32_t bounce_site;
 	uint8_t *bounce_at;
-	uint64_t bounce_active; /* of a masked vector operand: bit n for byte n */
-	uint64_t xsave_mask;    /* components kept for the guest */
-	_Atomic uint32_t wake;  /* futex: counts kicks and interrupts */
+	uint64_t bounce_active;  /* of a masked vector operand: bit n for byte n */
+	uint64_t xsave_mask;     /* components kept for the guest */
+	_Atomic uint32_t wake;   /* futex: counts kicks and interrupts */
+	_Atomic uint32_t asleep; /* in FUTEX_WAIT, or about to be */
+	struct spin spin;        /* before that */
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
 };
 
 /* engine_slow.c */
-void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen);
-void jit_futex_wake(_Atomic uint32_t *at);
+/* Waits until the wake count is no longer seen. */
+void jit_sleep(struct jit_cpu *c, uint32_t seen);
 void jit_fpu_enter(struct jit_cpu *c);
 /* The pages written since the last call; more than WRITTEN_MAX: too many to list. */
 uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX]);

@@ -13,6 +13,8 @@
 #include "cpu/jit/gs.h"
 #include "cpu/jit/translate.h"
 
+#define SPIN_MAX_NS 50000 /* of a halted vCPU */
+
 static uint64_t tsc(void)
 {
 	return __rdtsc();
@@ -71,7 +73,8 @@ static void poke(struct jit_cpu *c)
 
 	atomic_store(&c->attention, 1);
 	atomic_fetch_add(&c->p->wake, 1);
-	jit_futex_wake(&c->p->wake);
+	if (atomic_load(&c->p->asleep))
+		syscall(SYS_futex, &c->p->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	errno = saved;
 }
 
@@ -178,6 +181,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 		munmap(c, sizeof *c);
 		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
 	}
+	c->p->spin.max_ns = spin_limit(SPIN_MAX_NS);
 	c->self = c;
 	c->vm = vm;
 	c->env = &vm->env;
@@ -227,14 +231,25 @@ static int step(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 	return run_some(v, true, why);
 }
 
-void jit_futex_wait(_Atomic uint32_t *at, uint32_t seen)
+static bool woken(struct jit_cpu *c, uint32_t seen)
 {
-	syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+	return atomic_load_explicit(&c->p->wake, memory_order_acquire) != seen;
 }
 
-void jit_futex_wake(_Atomic uint32_t *at)
+void jit_sleep(struct jit_cpu *c, uint32_t seen)
 {
-	syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	struct spin *s = &c->p->spin;
+	uint64_t begin = spin_now();
+
+	while (s->budget_ns && !woken(c, seen) && spin_now() - begin < s->budget_ns)
+		__builtin_ia32_pause();
+	if (!woken(c, seen)) {
+		/* Then the kernel's look at wake: pairs with poke, which counts first. */
+		atomic_store(&c->p->asleep, 1);
+		syscall(SYS_futex, &c->p->wake, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+		atomic_store(&c->p->asleep, 0);
+	}
+	spin_waited(s, spin_now() - begin);
 }
 
 static void kick(struct vcpu *v)

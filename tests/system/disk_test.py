@@ -4,6 +4,7 @@
 import ctypes
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,7 +13,7 @@ import time
 import unittest
 
 from harness import PATIENCE
-from shell import Kit, Shell
+from shell import Kit, Shell, program_files
 
 HOLON = None
 CACHES = ["none", "writeback", "writethrough", "unsafe"]
@@ -150,6 +151,45 @@ class Data(Disks):
                 began = time.monotonic()
                 vm.sh(work + " 2>/dev/null")
                 self.assertGreater(time.monotonic() - began, least, work)
+
+
+class Verify(Disks):
+    """fio writes at random places and reads all of it back, on every format and cache mode."""
+
+    def tools(self):
+        """A disk with fio and its libraries."""
+        tree, image = self.path("tools"), self.path("tools.img")
+        for f in program_files("fio"):
+            source, to = f.split(":")
+            os.makedirs(tree + os.path.dirname(to), exist_ok=True)
+            shutil.copy(source, tree + to)
+        for d in "dev", "proc", "sys", "tmp":
+            os.mkdir(os.path.join(tree, d))
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "256M"], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+        return image
+
+    def test_fio_finds_what_it_wrote(self):
+        images = [(f, c, self.image(f"{f}-{c}.img", 32 * MIB, f)) for f in ("raw", "qcow2") for c in CACHES]
+        job = "[global]\nioengine=libaio\ndirect=1\niodepth=16\nrw=randwrite\nbsrange=4k-64k\nverify=crc32c\n" \
+              "verify_fatal=1\nthread\nsize=12M\nfsync=100\n"
+        for i, (form, cache, _) in enumerate(images):
+            job += f"[{form}-{cache}]\nstonewall\nfilename=/dev/vd{chr(ord('b') + i)}\n"
+        with self.boot(self.tools() + ",format=raw,ro", *[f"{p},format={f},cache={c}" for f, c, p in images],
+                       memory="512M") as vm:
+            vm.ready()
+            vm.sh("mkdir /tools; mount -t ext4 -o ro /dev/vda /tools; mount -t tmpfs tmp /tools/tmp; "
+                  "for d in dev proc sys; do mount --bind /$d /tools/$d; done")
+            for line in job.splitlines():
+                vm.sh(f"echo '{line}' >>/tools/tmp/job")
+            fio = shutil.which("fio")
+            out = vm.sh(f"chroot /tools {fio} --minimal /tmp/job", patience=3 * PATIENCE)
+            self.assertEqual(out.count(";" + "raw-") + out.count(";" + "qcow2-"), len(images), out)
+            vm.power_off()
+        for form, _, path in images:
+            if form == "qcow2":
+                self.assertIn("No errors", qemu_img("check", path))
 
 
 class Space(Disks):

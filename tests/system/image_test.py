@@ -81,11 +81,11 @@ class Debian(Vm):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
 
-    def ssh(self, command, check=True):
+    def ssh(self, command, check=True, patience=30):
         p = subprocess.run(
             ["ssh", "-F", "none", "-p", str(self.port), "-i", self.key, "-o", "BatchMode=yes",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
-             "LogLevel=ERROR", "-o", "ConnectTimeout=5", "ana@127.0.0.1", command],
+             "LogLevel=ERROR", "-o", f"ConnectTimeout={patience}", "ana@127.0.0.1", command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             check=False, timeout=120)
         if check and p.returncode:
@@ -93,7 +93,7 @@ class Debian(Vm):
         return p.stdout.strip() if p.returncode == 0 else None
 
     def boot_id(self):
-        return self.ssh("cat /proc/sys/kernel/random/boot_id", check=False)
+        return self.ssh("cat /proc/sys/kernel/random/boot_id", check=False, patience=5)
 
     def up(self, other_than=None):
         deadline = time.monotonic() + BOOT

@@ -97,21 +97,27 @@ static void zero_vector_from(uint8_t *xsave, unsigned r, unsigned from)
 			xsave[user_xoffset(6, &size) + 32 * r + b - 32] = 0;
 }
 
-static void drop_above_gather(const struct user_case *c, struct user_end *end)
+static bool decode_faulting(const struct user_case *c, const struct user_end *end,
+			    ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
 {
 	uint64_t at = end->s.rip - c->start.rip;
-	ZydisDecodedInstruction z;
-	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	unsigned index, data, wider;
-	const char *name;
 	ZydisDecoder d;
 
 	(void)ZydisDecoderInit(
 		&d, c->compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64,
 		c->compat ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
-	if (at >= c->len ||
-	    ZYAN_FAILED(ZydisDecoderDecodeFull(&d, c->bytes + at, c->len - at, &z, op)) ||
-	    !is_gather(z.mnemonic))
+	return at < c->len &&
+	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, c->bytes + at, c->len - at, z, op));
+}
+
+static void drop_above_gather(const struct user_case *c, struct user_end *end)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned index, data, wider;
+	const char *name;
+
+	if (!decode_faulting(c, end, &z, op) || !is_gather(z.mnemonic))
 		return;
 	name = strstr(ZydisMnemonicGetString(z.mnemonic), "gather") + 6;
 	index = name[0] == 'q' ? 8 : 4;
@@ -119,6 +125,34 @@ static void drop_above_gather(const struct user_case *c, struct user_end *end)
 	wider = index > data ? index : data;
 	zero_vector_from(end->s.xsave, (unsigned)ZydisRegisterGetId(op[0].reg.value),
 			 z.avx.vector_length / 8 / wider * data);
+}
+
+static bool is_cmps(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_CMPSB || m == ZYDIS_MNEMONIC_CMPSW ||
+	       m == ZYDIS_MNEMONIC_CMPSD || m == ZYDIS_MNEMONIC_CMPSQ;
+}
+
+/* Where CMPS may not read either operand, the processor's model decides which one faults: AMD's
+ * Zen 4 looks at rDI first, Zen 5 at rSI. A fault at neither is left to be compared. */
+static void drop_cmps_order(const struct user_case *c, struct user_end *end)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	const struct user_state *s = &end->s;
+
+	if (end->vector != X86_PF || !decode_faulting(c, end, &z, op) || !is_cmps(z.mnemonic))
+		return;
+	uint64_t mask = trunc_bytes(UINT64_MAX, z.address_width / 8);
+	uint64_t si = s->gpr[X86_RSI] & mask, di = s->gpr[X86_RDI] & mask;
+	const uint64_t places[] = {si, si + s->fs_base, si + s->gs_base, di};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(places); i++)
+		if (end->cr2 - places[i] < z.operand_width / 8) {
+			end->cr2 = 0;
+			end->error &= ~PF_P;
+			return;
+		}
 }
 
 void compare_normalize(const struct user_case *c, const struct forms *fs, struct user_end *end)
@@ -136,6 +170,7 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 			end->cr2 = align_down(end->cr2, PAGE);
 	if (end->vector != X86_BP)
 		drop_above_gather(c, end);
+	drop_cmps_order(c, end);
 	for (unsigned i = 0; i < c->forms; i++)
 		if (stores_x87_pointers(fs->f[c->form[i]].mnemonic))
 			drop_x87_pointers(c, end);

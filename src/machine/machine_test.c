@@ -1,5 +1,4 @@
-/* The whole machine with everything real but the engine: the test's own "engine_jit" runs a C
- * function in the guest's place, which reaches memory, bus and LAPIC as a guest would. */
+/* The whole machine with everything real but the engine (fake_engine.h). */
 #include "machine/machine.h"
 
 #include <errno.h>
@@ -14,175 +13,23 @@
 #include "base/test.h"
 #include "base/loop.h"
 #include "chipset/layout.h"
-#include "cpu/engine.h"
+#include "machine/fake_engine.h"
 
 #define MARK_GPA 0x200000u
 #define ENTRY    0x100020u
 
-struct guest;
-/* Returns what run returns; VCPU_KICKED: stays in the guest until it is kicked. */
-typedef int guest_code(struct guest *g, enum vcpu_stop *why, struct err *e);
-
-struct guest_vm {
-	struct engine_vm base;
-	const struct engine_env *env;
-};
-
-struct guest {
-	struct vcpu vcpu;
-	const struct engine_env *env;
-	struct x86_state state;
-	atomic_bool kicked, ran;
-};
-
-/* What the guests of the test under way do, and how often an engine was made. */
-static guest_code *code;
-static atomic_int incarnations;
-/* How many vCPUs are in run, and whether their time stands still. */
-static atomic_int inside;
-static atomic_bool frozen;
-
-static void nap(void)
-{
-	nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-}
-
-/* --- the engine --- */
-
-static int fake_vm_new(struct engine_vm **out, const struct engine_env *env, struct err *e)
-{
-	struct guest_vm *vm = calloc(1, sizeof *vm);
-
-	assert_non_null(vm);
-	vm->base.engine = &engine_jit;
-	vm->env = env;
-	atomic_fetch_add(&incarnations, 1);
-	*out = &vm->base;
-	return 0;
-}
-
-static void fake_vm_free(struct engine_vm *vm)
-{
-	if (vm)
-		free(container_of(vm, struct guest_vm, base));
-}
-
-static int fake_vcpu_new(struct vcpu **out, struct engine_vm *vm, uint32_t index, struct err *e)
-{
-	struct guest *g = aligned_alloc(_Alignof(struct guest), sizeof *g);
-
-	assert_non_null(g);
-	memset(g, 0, sizeof *g);
-	g->vcpu = (struct vcpu){.engine = &engine_jit, .vm = vm, .index = index};
-	g->env = container_of(vm, struct guest_vm, base)->env;
-	*out = &g->vcpu;
-	return 0;
-}
-
-static struct guest *to_guest(struct vcpu *v)
-{
-	return container_of(v, struct guest, vcpu);
-}
-
-static void fake_vcpu_free(struct vcpu *v)
-{
-	if (v)
-		free(to_guest(v));
-}
-
-static int fake_run_inside(struct guest *g, enum vcpu_stop *why, struct err *e)
-{
-	*why = VCPU_KICKED;
-	if (!atomic_exchange(&g->ran, true)) {
-		int r = code(g, why, e);
-
-		if (r < 0 || *why != VCPU_KICKED)
-			return r;
-	}
-	while (!atomic_exchange(&g->kicked, false))
-		nap();
-	return 0;
-}
-
-static int fake_run(struct vcpu *v, enum vcpu_stop *why, struct err *e)
-{
-	int r;
-
-	atomic_fetch_add(&inside, 1);
-	r = fake_run_inside(to_guest(v), why, e);
-	atomic_fetch_sub(&inside, 1);
-	return r;
-}
-
-static void fake_freeze(struct vcpu *v, bool on)
-{
-	assert_int_equal(atomic_load(&inside), 0);
-	atomic_store(&frozen, on);
-}
-
-static void fake_kick(struct vcpu *v)
-{
-	atomic_store(&to_guest(v)->kicked, true);
-}
-
-static void fake_irq(struct vcpu *v)
-{
-}
-
-static int fake_load(struct vcpu *v, const struct x86_state *s, struct err *e)
-{
-	to_guest(v)->state = *s;
-	return 0;
-}
-
-static int fake_store(struct vcpu *v, struct x86_state *s, struct err *e)
-{
-	*s = to_guest(v)->state;
-	return 0;
-}
-
-static uint64_t fake_tsc(struct vcpu *v)
-{
-	return __builtin_ia32_rdtsc();
-}
-
-const struct engine engine_jit = {
-	.name = "jit",
-	.vm_new = fake_vm_new,
-	.vm_free = fake_vm_free,
-	.vcpu_new = fake_vcpu_new,
-	.vcpu_free = fake_vcpu_free,
-	.run = fake_run,
-	.kick = fake_kick,
-	.irq = fake_irq,
-	.load = fake_load,
-	.store = fake_store,
-	.tsc = fake_tsc,
-	.freeze = fake_freeze,
-};
-
 /* --- what guests do --- */
-
-static void out(struct guest *g, uint16_t port, uint32_t v, unsigned size)
-{
-	bus_write(g->env->bus, BUS_PIO, port, v, size);
-}
-
-static uint32_t in(struct guest *g, uint16_t port, unsigned size)
-{
-	return (uint32_t)bus_read(g->env->bus, BUS_PIO, port, size);
-}
 
 static int power_off(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
-	out(g, PORT_PM_CNT, 5 << 10 | 1 << 13, 2);
+	fake_pio_out(g, PORT_PM_CNT, 5 << 10 | 1 << 13, 2);
 	return 0;
 }
 
 static int reset(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
 	g->state.gpr[X86_RAX] = 0x1234;
-	out(g, PORT_RESET, 6, 1);
+	fake_pio_out(g, PORT_RESET, 6, 1);
 	return 0;
 }
 
@@ -205,7 +52,7 @@ static int break_down(struct guest *g, enum vcpu_stop *why, struct err *e)
 
 static int debug_exit(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
-	out(g, PORT_DEBUG_EXIT, 0x21, 1);
+	fake_pio_out(g, PORT_DEBUG_EXIT, 0x21, 1);
 	return power_off(g, why, e);
 }
 
@@ -342,8 +189,8 @@ static void it_can_be_freed_without_a_run(void **state)
 
 static int power_off_by_button(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
-	out(g, PORT_PM_EVT + 2, 0x100, 2);
-	while (!(in(g, PORT_PM_EVT, 2) & 0x100))
+	fake_pio_out(g, PORT_PM_EVT + 2, 0x100, 2);
+	while (!(fake_pio_in(g, PORT_PM_EVT, 2) & 0x100))
 		nap();
 	return power_off(g, why, e);
 }
@@ -561,7 +408,7 @@ static int speak_together(struct guest *g, enum vcpu_stop *why, struct err *e)
 	while (speakers < 2)
 		nap();
 	for (int i = 0; i < 10; i++)
-		out(g, PORT_COM1, me, 1);
+		fake_pio_out(g, PORT_COM1, me, 1);
 	return power_off(g, why, e);
 }
 
@@ -628,15 +475,15 @@ static void enable_lapic(struct guest *g)
 
 static void serial_interrupt_on(struct guest *g)
 {
-	out(g, PORT_COM1 + 4, 0x08, 1); /* MCR: OUT2, which gates the line */
-	out(g, PORT_COM1 + 1, 0x02, 1); /* IER: transmitter empty */
+	fake_pio_out(g, PORT_COM1 + 4, 0x08, 1); /* MCR: OUT2, which gates the line */
+	fake_pio_out(g, PORT_COM1 + 1, 0x02, 1); /* IER: transmitter empty */
 }
 
 static void timer_shot(struct guest *g)
 {
-	out(g, PORT_PIT + 3, 0x30, 1); /* channel 0, both bytes, mode 0 */
-	out(g, PORT_PIT, 0x10, 1);
-	out(g, PORT_PIT, 0x00, 1);
+	fake_pio_out(g, PORT_PIT + 3, 0x30, 1); /* channel 0, both bytes, mode 0 */
+	fake_pio_out(g, PORT_PIT, 0x10, 1);
+	fake_pio_out(g, PORT_PIT, 0x00, 1);
 }
 
 static int seen[2];
@@ -644,7 +491,8 @@ static int seen[2];
 static int take_ioapic_interrupts(struct guest *g, enum vcpu_stop *why, struct err *e)
 {
 	enable_lapic(g);
-	out(g, PORT_PIC1 + 1, 0xff, 1); /* all masked: LINT0 may be open, as firmware leaves it */
+	fake_pio_out(g, PORT_PIC1 + 1, 0xff,
+		     1); /* all masked: LINT0 may be open, as firmware leaves it */
 	ioapic_entry(g, 2, 0x41);
 	timer_shot(g);
 	seen[0] = await_vector(g);
@@ -666,11 +514,11 @@ static int take_pic_interrupt(struct guest *g, enum vcpu_stop *why, struct err *
 {
 	enable_lapic(g);
 	g->vcpu.lapic->ops->mmio_write(g->vcpu.lapic, LAPIC_LINT0, 0x700); /* ExtINT */
-	out(g, PORT_PIC1, 0x11, 1);
-	out(g, PORT_PIC1 + 1, 0x30, 1);
-	out(g, PORT_PIC1 + 1, 0x04, 1);
-	out(g, PORT_PIC1 + 1, 0x01, 1);
-	out(g, PORT_PIC1 + 1, 0xef, 1); /* all but IRQ 4 masked */
+	fake_pio_out(g, PORT_PIC1, 0x11, 1);
+	fake_pio_out(g, PORT_PIC1 + 1, 0x30, 1);
+	fake_pio_out(g, PORT_PIC1 + 1, 0x04, 1);
+	fake_pio_out(g, PORT_PIC1 + 1, 0x01, 1);
+	fake_pio_out(g, PORT_PIC1 + 1, 0xef, 1); /* all but IRQ 4 masked */
 	serial_interrupt_on(g);
 	seen[0] = await_vector(g);
 	return power_off(g, why, e);

@@ -6,8 +6,8 @@
 
 #include "virtio/pci_priv.h"
 
-#define DEVFN        8u
-#define ECAM_AT(reg) (ECAM_BASE + DEVFN * 0x1000u + (reg))
+#define DEVFN    8u
+#define BAR_STEP (2 * (FAKE_SLOT_MSIX - FAKE_SLOT_BAR))
 
 void fake_slot_init(struct fake_slot *s, struct loop *loop, struct virtio_env *env)
 {
@@ -16,6 +16,9 @@ void fake_slot_init(struct fake_slot *s, struct loop *loop, struct virtio_env *e
 	if (mem_new(&s->mem, FAKE_SLOT_RAM, NULL) < 0)
 		abort();
 	s->loop = loop;
+	s->devfn = DEVFN;
+	s->bar = FAKE_SLOT_BAR;
+	s->rings = FAKE_RINGS;
 	s->host = board_add(&s->board, &pci_host_type);
 	*env = (struct virtio_env){
 		.mem = s->mem,
@@ -24,13 +27,31 @@ void fake_slot_init(struct fake_slot *s, struct loop *loop, struct virtio_env *e
 	};
 }
 
+static void place_bars(struct fake_slot *s)
+{
+	fake_pci_out(s, 0x10, s->bar, 4);
+	fake_pci_out(s, 0x14, s->bar + (FAKE_SLOT_MSIX - FAKE_SLOT_BAR), 4);
+	fake_pci_out(s, 0x04, 0x0006, 2); /* memory, bus master */
+}
+
 void fake_slot_add(struct fake_slot *s, struct virtio_device *d)
 {
 	if (virtio_pci_new(&s->v, d, s->host, DEVFN, NULL) < 0)
 		abort();
-	fake_pci_out(s, 0x10, FAKE_SLOT_BAR, 4);
-	fake_pci_out(s, 0x14, FAKE_SLOT_MSIX, 4);
-	fake_pci_out(s, 0x04, 0x0006, 2); /* memory, bus master */
+	place_bars(s);
+}
+
+void fake_slot_of(struct fake_slot *s, struct bus *bus, struct guest_mem *mem, struct virtio_pci *v,
+		  unsigned devfn, unsigned n)
+{
+	memset(s, 0, sizeof *s);
+	s->board.bus = bus;
+	s->mem = mem;
+	s->v = v;
+	s->devfn = devfn;
+	s->bar = FAKE_SLOT_BAR + n * BAR_STEP;
+	s->rings = FAKE_RINGS + n * VIRTIO_QUEUES_MAX * FAKE_RINGS_LEN;
+	place_bars(s);
 }
 
 static bool active(struct virtio_pci *v)
@@ -76,24 +97,29 @@ void fake_loop_settle(struct loop *l)
 	}
 }
 
+static uint64_t ecam_at(const struct fake_slot *s, unsigned reg)
+{
+	return ECAM_BASE + s->devfn * 0x1000u + reg;
+}
+
 uint32_t fake_in(struct fake_slot *s, unsigned offset, unsigned size)
 {
-	return bus_read(s->board.bus, BUS_MMIO, FAKE_SLOT_BAR + offset, size);
+	return bus_read(s->board.bus, BUS_MMIO, s->bar + offset, size);
 }
 
 void fake_out(struct fake_slot *s, unsigned offset, uint32_t v, unsigned size)
 {
-	bus_write(s->board.bus, BUS_MMIO, FAKE_SLOT_BAR + offset, v, size);
+	bus_write(s->board.bus, BUS_MMIO, s->bar + offset, v, size);
 }
 
 uint32_t fake_pci_in(struct fake_slot *s, unsigned reg, unsigned size)
 {
-	return bus_read(s->board.bus, BUS_MMIO, ECAM_AT(reg), size);
+	return bus_read(s->board.bus, BUS_MMIO, ecam_at(s, reg), size);
 }
 
 void fake_pci_out(struct fake_slot *s, unsigned reg, uint32_t v, unsigned size)
 {
-	bus_write(s->board.bus, BUS_MMIO, ECAM_AT(reg), v, size);
+	bus_write(s->board.bus, BUS_MMIO, ecam_at(s, reg), v, size);
 }
 
 bool fake_slot_agree(struct fake_slot *s, uint64_t features)
@@ -123,7 +149,7 @@ void fake_slot_queues(struct fake_slot *s, uint16_t size)
 		s->q[i] = fake_driver(s->mem, .size = size ? size : fake_in(s, 0x18, 2),
 				      .packed = virtio_has(d, VIRTIO_F_RING_PACKED),
 				      .event_idx = virtio_has(d, VIRTIO_F_EVENT_IDX),
-				      .at = FAKE_RINGS + i * FAKE_RINGS_LEN);
+				      .at = s->rings + i * FAKE_RINGS_LEN);
 		fake_out(s, 0x18, s->q[i].size, 2);
 		out64(s, 0x20, s->q[i].desc);
 		out64(s, 0x28, s->q[i].driver);
@@ -145,4 +171,19 @@ void fake_slot_go(struct fake_slot *s, uint64_t features, uint16_t size)
 void fake_slot_kick(struct fake_slot *s, unsigned n)
 {
 	fake_out(s, FAKE_NOTIFY + 4 * n, n, 2);
+}
+
+void fake_slot_msix(struct fake_slot *s, unsigned vectors)
+{
+	uint64_t table = s->bar + (FAKE_SLOT_MSIX - FAKE_SLOT_BAR);
+	unsigned cap = fake_pci_in(s, 0x34, 1);
+
+	while (fake_pci_in(s, cap, 1) != 0x11)
+		cap = fake_pci_in(s, cap + 1, 1);
+	fake_pci_out(s, cap + 2, 0x8000, 2);
+	for (unsigned n = 0; n < vectors; n++) {
+		bus_write(s->board.bus, BUS_MMIO, table + 16 * n, 0xfee00000, 4);
+		bus_write(s->board.bus, BUS_MMIO, table + 16 * n + 8, 0x40 + n, 4);
+		bus_write(s->board.bus, BUS_MMIO, table + 16 * n + 12, 0, 4);
+	}
 }

@@ -23,6 +23,9 @@ struct fake_slot {
 	struct loop *loop; /* the I/O loop */
 	struct device *host;
 	struct virtio_pci *v;
+	unsigned devfn;
+	uint32_t bar;
+	gpa_t rings;
 	struct fake_driver q[VIRTIO_QUEUES_MAX];
 };
 
@@ -30,6 +33,10 @@ struct fake_slot {
 void fake_slot_init(struct fake_slot *s, struct loop *loop, struct virtio_env *env);
 /* Takes d into slot 00:01, with BARs placed and decoding. */
 void fake_slot_add(struct fake_slot *s, struct virtio_device *d);
+/* Or a slot of a machine that is there already, number n of the test's: its BARs (those of number
+ * 0 are as above) and rings get places of their own. Nothing to be taken down. */
+void fake_slot_of(struct fake_slot *s, struct bus *bus, struct guest_mem *mem, struct virtio_pci *v,
+		  unsigned devfn, unsigned n);
 /* Pauses the device and runs the loop until it has stopped. */
 void fake_slot_pause(struct fake_slot *s);
 /* Pauses it and takes all down. */
@@ -49,3 +56,5 @@ bool fake_slot_agree(struct fake_slot *s, uint64_t features);
 void fake_slot_queues(struct fake_slot *s, uint16_t size);
 void fake_slot_go(struct fake_slot *s, uint64_t features, uint16_t size); /* all of it */
 void fake_slot_kick(struct fake_slot *s, unsigned n);
+/* Messages of the vectors 0 ... vectors - 1 arrive, as interrupts 0x40 and so on. */
+void fake_slot_msix(struct fake_slot *s, unsigned vectors);

@@ -142,20 +142,6 @@ static void set_status(struct rig *r, uint8_t v)
 	fake_out(&r->s, STATUS, v, 1);
 }
 
-static void msix_on(struct rig *r, unsigned vectors)
-{
-	unsigned cap = fake_pci_in(&r->s, 0x34, 1);
-
-	while (fake_pci_in(&r->s, cap, 1) != 0x11)
-		cap = fake_pci_in(&r->s, cap + 1, 1);
-	fake_pci_out(&r->s, cap + 2, 0x8000, 2);
-	for (unsigned n = 0; n < vectors; n++) {
-		board_store(&r->s.board, FAKE_SLOT_MSIX + 16 * n, 0xfee00000);
-		board_store(&r->s.board, FAKE_SLOT_MSIX + 16 * n + 8, 0x40 + n);
-		board_store(&r->s.board, FAKE_SLOT_MSIX + 16 * n + 12, 0);
-	}
-}
-
 /* --- identity and capabilities --- */
 
 static void the_function_says_what_it_is(void **state)
@@ -513,7 +499,7 @@ static void each_queue_has_its_vector(void **state)
 	struct rig r;
 
 	set_up(&r, NULL);
-	msix_on(&r, QUEUES + 1);
+	fake_slot_msix(&r.s, QUEUES + 1);
 	fake_out(&r.s, 0x10, 0, 2);
 	for (unsigned n = 0; n < QUEUES; n++) {
 		fake_out(&r.s, 0x16, n, 2);
@@ -538,7 +524,7 @@ static void without_a_vector_there_is_no_message(void **state)
 	struct rig r;
 
 	set_up(&r, NULL);
-	msix_on(&r, QUEUES + 1);
+	fake_slot_msix(&r.s, QUEUES + 1);
 	fake_out(&r.s, 0x10, QUEUES + 1, 2);
 	assert_int_equal(fake_in(&r.s, 0x10, 2), 0xffff);
 	fake_out(&r.s, 0x1a, 0x1234, 2);
@@ -685,7 +671,7 @@ static void the_machines_reset_forgets_all(void **state)
 	struct device *d;
 
 	set_up(&r, NULL);
-	msix_on(&r, 1);
+	fake_slot_msix(&r.s, 1);
 	go(&r);
 	virtio_pci_pause(r.s.v);
 	settle(&r);

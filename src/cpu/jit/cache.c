@@ -44,10 +44,14 @@ struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint
 	gva &= ~0xfffull;
 	gpa &= ~0xfffull;
 	h = &k->hash[page_bucket(gva, mode ^ cs.base)];
-	for (p = *h; p; p = p->next_hash)
+	for (struct jit_page **at = h; (p = *at); at = &p->next_hash)
 		if (p->gva == gva && p->gpa == gpa && p->mode == mode && p->cs.base == cs.base &&
-		    p->cs.limit == cs.limit)
+		    p->cs.limit == cs.limit) {
+			*at = p->next_hash; /* what is asked for now is asked for again soon */
+			p->next_hash = *h;
+			*h = p;
 			return p;
+		}
 
 	phys = k->phys[gpa >> 12];
 	if (!phys)
@@ -73,12 +77,20 @@ static unsigned block_bucket(uint64_t gva)
 	return (gva ^ gva >> 4 ^ gva >> 8) % PAGE_BUCKETS;
 }
 
-struct jit_block *jit_page_find(const struct jit_cache *k, const struct jit_page *p, uint64_t gva)
+struct jit_block *jit_page_find(const struct jit_cache *k, struct jit_page *p, uint64_t gva)
 {
-	struct jit_block *b = jit_at(k, p->bucket[block_bucket(gva)]);
+	jit_ref *bucket = &p->bucket[block_bucket(gva)], first = *bucket;
+	struct jit_block *b = jit_at(k, first), *before = NULL;
 
-	while (b && b->gva != gva)
+	while (b && b->gva != gva) {
+		before = b;
 		b = jit_at(k, b->next);
+	}
+	if (b && before) { /* to the front: a page may have hundreds of blocks */
+		before->next = b->next;
+		*bucket = jit_ref_to(k, b);
+		b->next = first;
+	}
 	return b;
 }
 

@@ -88,7 +88,7 @@ struct jit_phys { /* a physical page that code was translated from */
 
 #define STRADDLERS  65536 /* more flush the cache */
 #define HELPERS_MAX 128
-#define PAGE_HASH   4096
+#define PAGE_HASH   16384
 struct jit_cache {
 	struct guest_mem *mem; /* of which pages with code are marked (mem_mark) */
 	uint8_t *rw, *rx;
@@ -200,7 +200,7 @@ void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush
 /* The code page for this pair, made when new; NULL when the arena is full. */
 struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
 			      struct jit_cs cs);
-struct jit_block *jit_page_find(const struct jit_cache *k, const struct jit_page *p, uint64_t gva);
+struct jit_block *jit_page_find(const struct jit_cache *k, struct jit_page *p, uint64_t gva);
 /* Enters a finished block: it can be found and is tied to the physical bytes it came from. */
 void jit_block_publish(struct jit_cache *k, struct jit_block *b);
 /* The block whose hot code contains pc (executable mapping), or NULL. */

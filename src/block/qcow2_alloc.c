@@ -143,19 +143,15 @@ int qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *offset, uint64_t *got,
 	return 0;
 }
 
-int qcow2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
+/* The first of so many free clusters side by side. */
+static int find_exact(struct qcow2 *q, uint64_t clusters, uint64_t *cluster)
 {
 	uint64_t at = q->free_hint, first = at, have = 0;
-	bool virgin;
-	int r;
 
-	/* Each refcount block lies at the beginning of what it counts: a longer run there is not. */
-	if (clusters >= BIT(qcow2_rb_bits(q)))
-		return -EFBIG;
 	while (have < clusters) {
 		uint64_t n;
+		int r = find_run(q, clusters - have, &at, &n);
 
-		r = find_run(q, clusters - have, &at, &n);
 		if (r < 0)
 			return r;
 		if (at != first + have) {
@@ -165,7 +161,26 @@ int qcow2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
 		have += n;
 		at += n;
 	}
-	r = qcow2_claim(q, first << q->cluster_bits, clusters << q->cluster_bits, &virgin);
+	*cluster = first;
+	return 0;
+}
+
+int qcow2_alloc_exact(struct qcow2 *q, uint64_t clusters, uint64_t *offset)
+{
+	uint64_t first = 0;
+	bool virgin;
+	int r;
+
+	/* find_exact has each new block at the beginning of what it counts: no room for more. */
+	if (clusters < BIT(qcow2_rb_bits(q))) {
+		r = find_exact(q, clusters, &first);
+	} else {
+		q->sparse = true; /* what lies before it is not used yet */
+		r = qcow2_refcount_grow_run(q, clusters, &first);
+		q->sparse = false;
+	}
+	if (r == 0)
+		r = qcow2_claim(q, first << q->cluster_bits, clusters << q->cluster_bits, &virgin);
 	if (r == 0)
 		r = count_up(q, first, clusters);
 	if (r == 0)

@@ -248,6 +248,119 @@ static void test_a_power_cut_while_the_size_changes_leaves_a_sound_image(void **
 	block_ctx_free(c);
 }
 
+/* --- an L1 table that is longer than what a refcount block counts --- */
+
+/* So that the new blocks' table entries are in several sectors, in a larger table, and in the
+ * table that is there. */
+static const struct far {
+	struct block_create_opts create;
+	uint64_t size;
+} far[] = {
+	{{.size = MIB(1), .cluster_size = 512, .refcount_bits = 64}, GIB(8)},
+	{{.size = MIB(1), .cluster_size = 512}, GIB(4)},
+	{{.size = MIB(1), .cluster_size = 4096, .refcount_bits = 64}, GIB(1024)},
+};
+
+struct growing {
+	struct model *m;
+	uint64_t size;
+};
+
+static int grow_far(void *arg)
+{
+	struct growing *g = arg;
+
+	return qcow2_resize(&g->m->image.block, g->size, BLOCK_PREALLOC_OFF, NULL);
+}
+
+/* The flat copy keeps its size. */
+static int grow_to(struct model *m, uint64_t size)
+{
+	struct growing g = {m, size};
+
+	return block_run(m->ctx, grow_far, &g);
+}
+
+static void start_far(struct model *m, struct block_ctx *c, const struct far *f)
+{
+	start_model(m, c, &f->create, 1);
+	open_model(m, &default_opts);
+	play(m, 4, 60);
+	assert_int_equal(disk_image_do(&m->image, BLOCK_FLUSH, 0, NULL, 0, false), 0);
+}
+
+static void check_far_cut(struct model *m, uint64_t moment)
+{
+	struct model cut = {.ctx = m->ctx, .size = m->size, .flat = m->flat, .got = m->got};
+
+	disk_init(&cut.disk, m->ctx, moment);
+	disk_cut(&m->disk, moment, moment * 31, &cut.disk);
+	open_model(&cut, &default_opts);
+	assert_sound(&cut, false);
+	compare_all(&cut);
+	assert_int_equal(disk_image_close(&cut.image), 0);
+	disk_done(&cut.disk);
+}
+
+static void test_a_power_cut_while_a_long_l1_is_made_leaves_a_sound_image(void **state)
+{
+	struct block_ctx *c = new_ctx();
+
+	for (unsigned i = 0; i < sizeof far / sizeof *far; i++) {
+		struct model m;
+
+		start_far(&m, c, &far[i]);
+		disk_record(&m.disk);
+		assert_int_equal(grow_to(&m, far[i].size), 0);
+		for (unsigned op = 0; op < m.disk.op_count; op++)
+			if (m.disk.op[op].kind != DISK_WRITE || op % 8 == 0 ||
+			    m.disk.op[op].len == SECTOR)
+				check_far_cut(&m, m.disk.op[op].begun);
+		check_far_cut(&m, m.disk.now);
+		reopen(&m, true);
+		assert_int_equal(m.image.block.size, far[i].size);
+		end_model(&m);
+	}
+	block_ctx_free(c);
+}
+
+/* The operation that fails, counted from the first: later ones in larger steps. */
+static void fail_far(struct block_ctx *c, const struct far *f, int error)
+{
+	int r = -1;
+
+	for (unsigned op = 0; r < 0; op += 1 + op / 8) {
+		struct model m;
+
+		start_far(&m, c, f);
+		m.disk.error = error;
+		m.disk.fail_from = m.disk.ops + op;
+		m.disk.fail_to = m.disk.fail_from + 1;
+		r = grow_to(&m, f->size);
+		assert_true(r == 0 || r == error);
+		m.disk.fail_to = 0;
+		assert_false(qcow2_of(&m.image.block)->read_only);
+		assert_sound(&m, false);
+		compare_all(&m);
+		assert_int_equal(grow_to(&m, f->size), 0);
+		play(&m, 4, 20);
+		compare_all(&m);
+		reopen(&m, false);
+		compare_all(&m);
+		end_model(&m);
+	}
+}
+
+static void test_a_long_l1_that_cannot_be_written_can_be_made_later(void **state)
+{
+	struct block_ctx *c = new_ctx();
+
+	for (unsigned i = 0; i < sizeof far / sizeof *far; i++)
+		fail_far(c, &far[i], -EIO);
+	fail_far(c, &far[0], -ENOSPC);
+	block_ctx_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +370,8 @@ int main(void)
 		cmocka_unit_test(test_a_failed_write_gives_its_clusters_back),
 		cmocka_unit_test(test_a_full_file_fails_writes_until_there_is_space),
 		cmocka_unit_test(test_a_power_cut_while_the_size_changes_leaves_a_sound_image),
+		cmocka_unit_test(test_a_power_cut_while_a_long_l1_is_made_leaves_a_sound_image),
+		cmocka_unit_test(test_a_long_l1_that_cannot_be_written_can_be_made_later),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

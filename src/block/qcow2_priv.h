@@ -274,6 +274,8 @@ WARN_UNUSED int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *
 WARN_UNUSED int qcow2_refcount_change(struct qcow2 *q, uint64_t cluster, int delta);
 /* Makes the block that holds cluster's refcount. */
 WARN_UNUSED int qcow2_refcount_grow(struct qcow2 *q, uint64_t cluster);
+/* Makes blocks for a run of clusters, all of them free, longer than what one block counts. */
+WARN_UNUSED int qcow2_refcount_grow_run(struct qcow2 *q, uint64_t clusters, uint64_t *first);
 
 /* --- clusters handed out; under q->lock; refcount 1 --- */
 

@@ -4,7 +4,8 @@
  * A new block takes the first cluster of the range that it counts: no block was there, so
  * nothing of the range is in use, and its own count is in itself. It is on the disk before
  * the table names it. A larger table, and the blocks that count it, are written behind all
- * that the old table covers; then one sector of the header switches over. */
+ * that the old table covers; then one sector of the header switches over. A run of clusters that
+ * is longer than what a block counts has its blocks in front of it. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -261,4 +262,71 @@ int qcow2_refcount_grow(struct qcow2 *q, uint64_t cluster)
 	if (block >= q->rt_entries)
 		return grow_table(q, block);
 	return q->rt[block] ? 0 : add_block(q, block);
+}
+
+/* --- long runs --- */
+
+/* The first block behind all that there are. */
+static uint64_t blocks_end(const struct qcow2 *q)
+{
+	uint64_t n = q->rt_entries;
+
+	while (n && !q->rt[n - 1])
+		n--;
+	return n;
+}
+
+/* count blocks that are on the disk, one behind the other from cluster on, into the table. A block
+ * is counted by itself or one before it. The table is written in order, sector by sector: so
+ * what of it is on the disk names a block only together with the one that counts it. */
+static int name_blocks(struct qcow2 *q, uint64_t block, uint64_t count, uint64_t cluster)
+{
+	while (count) {
+		const uint64_t now = min_u64(count, 64 - block % 64);
+		int r;
+
+		for (uint64_t i = 0; i < now; i++)
+			q->rt[block + i] = (cluster + i) << q->cluster_bits;
+		r = write_table_entry(q, block);
+		if (r == 0)
+			r = proto_flush(q->p);
+		if (r < 0) { /* written after all: these count nothing else, and stay counted */
+			memset(&q->rt[block], 0, now * 8);
+			return r;
+		}
+		block += now;
+		cluster += now;
+		count -= now;
+	}
+	return 0;
+}
+
+int qcow2_refcount_grow_run(struct qcow2 *q, uint64_t clusters, uint64_t *first)
+{
+	const uint64_t per_block = BIT(qcow2_rb_bits(q));
+	const uint64_t blocks = (clusters + per_block - 2) / (per_block - 1);
+	uint64_t block = blocks_end(q), at, left = blocks;
+	bool virgin;
+	int r = 0;
+
+	while (r == 0 && block + blocks > q->rt_entries) {
+		r = grow_table(q, block + blocks - 1);
+		block = blocks_end(q);
+	}
+	if (r < 0)
+		return r;
+	at = block << qcow2_rb_bits(q);
+	r = qcow2_claim(q, at << q->cluster_bits, (blocks + clusters) << q->cluster_bits, &virgin);
+	for (uint64_t i = 0; r == 0 && i < blocks; i++) {
+		const uint64_t here = min_u64(left, per_block);
+
+		r = write_block(q, (at + i) << q->cluster_bits, here, virgin);
+		left -= here;
+	}
+	if (r == 0)
+		r = proto_flush(q->p);
+	if (r == 0)
+		r = name_blocks(q, block, blocks, at);
+	*first = at + blocks;
+	return r;
 }

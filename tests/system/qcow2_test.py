@@ -216,6 +216,23 @@ class Peer(Images):
                     self.assert_clean(image)
                     self.assert_same(image, flat)
 
+    def test_an_l1_table_longer_than_what_a_refcount_block_counts(self):
+        for options, size in [({"cluster_size": 512, "refcount_bits": 64}, 8 << 30),
+                              ({"cluster_size": 512}, 64 << 30), ({"cluster_size": 4096}, 4 << 40)]:
+            with self.subTest(options):
+                image = self.qemu_create("a.qcow2", options)
+                self.qemu_io(image, SIZE, 60)
+                same = shutil.copy(image, self.path("b.qcow2"))
+                ops("resize", image, size)
+                run("qemu-img", "resize", "-q", same, str(size))
+                self.assert_clean(image)
+                run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", image, same)
+                self.assertLess(os.stat(image).st_blocks, os.stat(same).st_blocks + (2 << 20 >> 9))
+                for made in image, same:
+                    run("qemu-io", "-f", "qcow2", "-c", f"write -P 7 {size - 65536} 65536", made)
+                self.assert_clean(image)
+                run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", image, same)
+
     def test_preallocated_images(self):
         for layout, how in itertools.product(LAYOUTS, [1, 2, 3]):
             with self.subTest((layout, how)):

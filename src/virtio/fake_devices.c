@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "virtio/balloon.h"
@@ -70,6 +72,19 @@ static struct virtio_device *make_vsock(const struct virtio_env *env, void **aux
 	need(virtio_vsock_new(&d, env, path, VSOCK_CID_DEFAULT, NULL));
 	*aux = dir;
 	return d;
+}
+
+static int connect_vsock(void *aux)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+	snprintf(a.sun_path, sizeof a.sun_path, "%s/s", (char *)aux);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 static void clean_vsock(void *aux)
@@ -200,7 +215,7 @@ static struct virtio_device *make_balloon(const struct virtio_env *env, void **a
 const struct fake_maker fake_makers[] = {
 	{"rng", make_rng},
 	{"net", make_net, free},
-	{"vsock", make_vsock, clean_vsock, .tells = true},
+	{"vsock", make_vsock, clean_vsock, connect_vsock, .tells = true},
 	{"blk", make_blk, clean_blk},
 	{"console", make_console, .echoes = true},
 	{"ports", make_ports, .echoes = true},

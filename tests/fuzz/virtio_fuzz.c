@@ -1,6 +1,6 @@
 /* virtio_fuzz: every virtio device through the PCI transport, with a driver made from the input:
- * registers in any order, good chains with any bytes in them, bad descriptors, loops, and, when
- * the input asks for it, a second thread that writes into the rings all the while, as another
+ * registers in any order, good chains with any bytes in them, bad descriptors, loops; a program of
+ * the host at the backend's socket, where there is one; and, when the input asks for it, a second thread that writes into the rings all the while, as another
  * vCPU may. Nothing may crash, hang, or reach outside of the guest's memory. */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "virtio/fake_devices.h"
@@ -110,11 +112,45 @@ static void take_back(struct fake_slot *s, struct input *in)
 	}
 }
 
-static void step(struct fake_slot *s, struct input *in)
+/* A program of the host at the device's backend: the line by which it asks for a connection, or
+ * any bytes, in pieces. */
+struct client {
+	const struct fake_maker *maker;
+	void *aux;
+	int fd;
+};
+
+static void client_says(struct client *c, struct input *in)
+{
+	static const char ask[] = "CONNECT 10\n";
+	uint8_t said[256];
+	unsigned how = take(in, 1), n = how & 7 ? how % sizeof ask : 0;
+
+	if (c->fd < 0 && c->maker->connect)
+		c->fd = c->maker->connect(c->aux);
+	if (c->fd < 0)
+		return;
+	memcpy(said, ask, n);
+	for (unsigned more = how & 8 ? take(in, 1) % 64 : 0; more && in->left; more--)
+		said[n++] = (uint8_t)take(in, 1);
+	(void)!send(c->fd, said, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)!recv(c->fd, said, sizeof said, MSG_DONTWAIT);
+}
+
+static void client_leaves(struct client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+static void step(struct fake_slot *s, struct client *c, struct input *in)
 {
 	uint32_t at;
 
-	switch (take(in, 1) % 16) {
+	switch (take(in, 1) % 18) {
+	case 16: client_says(c, in); break;
+	case 17: client_leaves(c); break;
 	case 0: negotiate(s, in); break;
 	case 1:
 	case 2:
@@ -177,6 +213,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = {data, size};
 	struct scribbler x = {.s = &s, .seed = size};
 	const struct fake_maker *maker = fake_makers;
+	struct client client = {.fd = -1};
 	struct virtio_env env;
 	struct loop *loop;
 	unsigned which, count = 0;
@@ -195,11 +232,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	fake_slot_init(&s, loop, &env);
 	fake_slot_add(&s, maker->make(&env, &aux));
+	client.maker = maker;
+	client.aux = aux;
 	negotiate(&s, &in);
 	if (race && pthread_create(&x.thread, NULL, scribble, &x))
 		abort();
 	while (in.left)
-		step(&s, &in);
+		step(&s, &client, &in);
+	client_leaves(&client);
 	atomic_store(&x.stop, true);
 	if (race)
 		pthread_join(x.thread, NULL);

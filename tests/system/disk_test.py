@@ -2,6 +2,7 @@
 """Disks as Debian's kernel sees them: python3 disk_test.py HOLON [TEST...]"""
 
 import ctypes
+import hashlib
 import os
 import select
 import shutil
@@ -25,6 +26,12 @@ def qemu_img(*words):
     if p.returncode:
         raise AssertionError(f"qemu-img {words}: {p.stdout}")
     return p.stdout
+
+
+def holon_disk(*words):
+    """(exit status, all that it printed)"""
+    p = subprocess.run([HOLON, "disk", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return p.returncode, p.stdout
 
 
 def first_bytes(path, n):
@@ -151,6 +158,64 @@ class Data(Disks):
                 began = time.monotonic()
                 vm.sh(work + " 2>/dev/null")
                 self.assertGreater(time.monotonic() - began, least, work)
+
+
+class Nbd(Disks):
+    """A disk on an NBD server, behind a Unix socket."""
+
+    def serve(self, program, *words):
+        if not shutil.which(program):
+            self.skipTest(f"{program} is not installed")
+        socket = self.path("nbd.sock")
+        if os.path.exists(socket):
+            os.unlink(socket)
+        server = subprocess.Popen([program, *(w.replace("SOCKET", socket) for w in words)])
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(socket):
+            self.assertIsNone(server.poll(), "the server ended")
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        return server, f"nbd+unix:///?socket={socket}"
+
+    def write_and_read(self, uri, path):
+        with self.boot(uri) as vm:
+            vm.ready()
+            self.assertEqual(vm.sh("cat /sys/block/vda/size"), str(64 * MIB // 512))
+            vm.sh("dd if=/dev/urandom of=/tmp/d bs=1M count=8 2>/dev/null; "
+                  "dd if=/tmp/d of=/dev/vda bs=1M seek=3 conv=fsync 2>/dev/null")
+            digest = vm.sh("md5sum </tmp/d").split()[0]
+            self.assertEqual(hashlib.md5(first_bytes(path, 11 * MIB)[3 * MIB:]).hexdigest(), digest)
+            vm.power_off()
+        with self.boot(uri) as vm:
+            vm.ready()
+            self.assertIn(digest, vm.sh("dd if=/dev/vda bs=1M skip=3 count=8 2>/dev/null | md5sum"))
+            vm.power_off()
+
+    def test_a_vm_runs_on_what_nbdkit_serves(self):
+        path = self.image("a")
+        _, uri = self.serve("nbdkit", "-f", "-U", "SOCKET", "file", path)
+        self.write_and_read(uri, path)
+
+    def test_a_vm_runs_on_what_qemu_nbd_serves(self):
+        path = self.image("a")
+        _, uri = self.serve("qemu-nbd", "--persistent", "--shared=4", "-f", "raw", "--socket=SOCKET", path)
+        self.write_and_read(uri, path)
+
+    def test_a_server_that_ends_is_an_error_of_the_disk(self):
+        server, uri = self.serve("nbdkit", "-f", "-U", "SOCKET", "memory", "64M")
+        with self.boot(uri) as vm:
+            vm.ready()
+            vm.sh("dd if=/dev/zero of=/dev/vda bs=1M count=4 conv=fsync 2>/dev/null")
+            server.kill()
+            server.wait()
+            vm.fails("dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync 2>/dev/null")
+            vm.sh("true")
+        with self.boot(uri) as vm:
+            status, _, err = vm.ends()
+        self.assertEqual(status, 1)
+        self.assertIn("nbd", err)
 
 
 class Verify(Disks):
@@ -357,6 +422,27 @@ class Faults(Disks):
                 vm.power_off()
             with self.boot(path + ",ro") as one, self.boot(path + ",ro") as two:
                 one.ready(), two.ready()
+
+    def test_the_disk_of_a_running_vm_is_not_for_the_disk_commands(self):
+        for form in "raw", "qcow2":
+            path = self.image("a." + form, form=form)
+            with self.boot(path) as vm:
+                vm.ready()
+                vm.sh("echo it lives >/dev/vda; sync")
+                for words in ["resize", path, "128M"], ["check", "--repair", "all", path], ["info", path]:
+                    if words[0] == "check" and form == "raw":
+                        continue
+                    status, text = holon_disk(*words)
+                    self.assertEqual(status, 1, words)
+                    self.assertIn(path, text)
+                    self.assertRegex(text, "in use|lock|another")
+                status, text = holon_disk("info", "-U", path)
+                self.assertEqual(status, 0, text)
+                self.assertIn("64 MiB", text)
+                self.assertEqual(vm.sh("head -n 1 /dev/vda"), "it lives")
+                vm.power_off()
+            status, text = holon_disk("resize", path, "128M")
+            self.assertEqual(status, 0, text)
 
     def test_without_io_uring_there_are_threads(self):
         with self.boot(self.image("a"), preexec_fn=forbid_io_uring) as vm:

@@ -38,25 +38,36 @@ static bool overlaps_tables(const struct qcow2 *q, uint64_t offset, uint64_t len
 	return false;
 }
 
-/* Makes the file reach end, and more, in steps. Its space is taken as well, where that works and
- * there is enough: else every write to a new cluster has the file system look for some. What is
- * not used is given back when the image is closed. */
+/* The file's length, and its space where that can be taken. -ENOSPC: as it was. */
+static int grow_to(struct qcow2 *q, uint64_t to)
+{
+	const uint64_t size = q->p->size;
+	int r = q->p->ops->truncate(q->p, to);
+
+	if (r < 0 || q->sparse || !q->p->ops->allocate)
+		return r;
+	if (q->p->ops->allocate(q->p, size, to - size) != -ENOSPC)
+		return 0; /* done, or cannot be done here */
+	(void)q->p->ops->truncate(q->p, size);
+	return -ENOSPC;
+}
+
+/* Makes the file reach end, and more, in steps, with its space: else every write to a new cluster
+ * has the file system look for some, and on a full one, tables that are in memory could not be
+ * written any more for data that came before them. What is not used is given back when the image
+ * is closed. */
 static int grow_file(struct qcow2 *q, uint64_t end)
 {
 	const uint64_t size = q->p->size;
-	uint64_t step = size / 8, to;
+	uint64_t step = min_u64(max_u64(size / 8, MIB(1)), MAX_STEP);
 	int r;
 
 	if (end <= size)
 		return 0;
 	if (!q->p->growable || !q->p->ops->truncate)
 		return -ENOSPC;
-	step = min_u64(max_u64(step, MIB(1)), MAX_STEP);
-	to = align_up(align_up(end, KIB(64)) + step, q->cluster_bytes);
-	r = q->p->ops->truncate(q->p, to);
-	if (r == 0 && !q->sparse && q->p->ops->allocate)
-		(void)q->p->ops->allocate(q->p, size, to - size);
-	return r;
+	r = grow_to(q, align_up(align_up(end, KIB(64)) + step, q->cluster_bytes));
+	return r == -ENOSPC ? grow_to(q, align_up(end, q->cluster_bytes)) : r;
 }
 
 int qcow2_claim(struct qcow2 *q, uint64_t offset, uint64_t len, bool *virgin)

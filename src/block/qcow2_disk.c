@@ -62,8 +62,12 @@ static struct disk_op *record(struct disk *d, int kind, uint64_t offset, uint64_
 static int disk_readv(struct proto *p, uint64_t offset, const struct iovec *iov, unsigned n)
 {
 	struct disk *d = disk_of(p);
-	int r = begin(d);
+	int r;
 
+	if (++d->reads > d->most_reads)
+		d->most_reads = d->reads;
+	r = begin(d);
+	d->reads--;
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		uint64_t there = offset < p->size ? min_u64(iov[i].iov_len, p->size - offset) : 0;
 

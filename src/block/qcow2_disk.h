@@ -20,6 +20,7 @@ struct disk {
 	bool slow; /* operations take time */
 	uint64_t rng;
 
+	unsigned reads, most_reads;  /* under way; at once, at most */
 	uint64_t ops;                /* operations so far */
 	uint64_t fail_from, fail_to; /* these fail */
 	int error;                   /* -errno that they fail with */

@@ -204,6 +204,7 @@ struct qcow2 {
 	struct coro_queue reclaim_waiters;
 	unsigned io_gen, io_count[2];
 	struct coro_queue io_waiters;
+	unsigned pieces; /* coroutines that read parts of requests */
 
 	struct qcow2_snapshot *snapshots;
 	struct qcow2_l1_ref *snapshot_l1;

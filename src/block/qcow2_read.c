@@ -1,9 +1,26 @@
 /* qcow2_read: reading, and the map of what there is. A request is cut where the kind of
  * cluster changes or the host's bytes do not go on; one that lies in one piece on the host is
- * one read. */
+ * one read. The pieces of others are read side by side, each in a coroutine, as long as the
+ * image has not too many of these. */
 #include <errno.h>
 
 #include "block/qcow2_priv.h"
+
+#define MAX_PIECES 16u /* coroutines of one image */
+
+struct pieces { /* of one request */
+	struct qcow2 *q;
+	uint64_t offset, len; /* of the request */
+	const struct iovec *iov;
+	unsigned n;
+	/* the one that is next */
+	struct qcow2_extent x;
+	uint64_t done;
+
+	unsigned running;
+	int error;
+	struct coro_queue waiter;
+};
 
 bool qcow2_backing_is_zero(const struct qcow2 *q, uint64_t offset)
 {
@@ -37,25 +54,77 @@ static int read_extent(struct qcow2 *q, const struct qcow2_extent *x, uint64_t o
 	return r;
 }
 
+/* The piece that is next, as it is when this is called. */
+static int read_piece(const struct pieces *s)
+{
+	const struct qcow2_extent x = s->x;
+	struct iovec part[BLOCK_IOV_MAX];
+	const unsigned n = iov_slice(s->iov, s->n, s->done, x.len, part);
+
+	return read_extent(s->q, &x, s->offset + s->done, part, n);
+}
+
+static void piece_coro(void *arg)
+{
+	struct pieces *s = arg;
+	const int r = read_piece(s);
+
+	if (r < 0 && s->error == 0)
+		s->error = r;
+	s->q->pieces--;
+	s->running--;
+	coro_queue_wake_all(&s->waiter);
+}
+
+/* Is it worth a coroutine? The last piece is the request's own. */
+static bool beside(const struct pieces *s)
+{
+	const struct qcow2 *q = s->q;
+
+	if (s->done + s->x.len >= s->len || q->pieces >= MAX_PIECES || s->x.kind == QCOW2_ZEROS)
+		return false;
+	return s->x.kind != QCOW2_ABSENT || !qcow2_backing_is_zero(q, s->offset + s->done);
+}
+
+/* No wait between its lookup and when it is on its way: see qcow2_io_enter. */
+static int start_piece(struct pieces *s)
+{
+	if (!beside(s))
+		return read_piece(s);
+	s->q->pieces++;
+	s->running++;
+	if (coro_start(s->q->coros, piece_coro, s) == 0)
+		return 0;
+	s->q->pieces--;
+	s->running--;
+	return read_piece(s);
+}
+
+/* s->x: the first piece. */
+static int read_pieces(struct pieces *s)
+{
+	int r = start_piece(s);
+
+	s->done = s->x.len;
+	while (r == 0 && s->error == 0 && s->done < s->len) {
+		r = qcow2_lookup(s->q, s->offset + s->done, s->len - s->done, &s->x);
+		if (r == 0)
+			r = start_piece(s);
+		s->done += s->x.len;
+	}
+	while (s->running)
+		coro_queue_wait(s->q->coros, &s->waiter);
+	return r < 0 ? r : s->error;
+}
+
 int qcow2_readv(struct block *b, uint64_t offset, const struct iovec *iov, unsigned n, uint64_t len)
 {
-	struct qcow2 *q = qcow2_of(b);
-	struct qcow2_extent x;
-	struct iovec part[BLOCK_IOV_MAX];
+	struct pieces s = {.q = qcow2_of(b), .offset = offset, .len = len, .iov = iov, .n = n};
+	int r = len ? qcow2_lookup(s.q, offset, len, &s.x) : 0;
 
-	for (uint64_t done = 0; done < len; done += x.len) {
-		unsigned count = n;
-		int r = qcow2_lookup(q, offset + done, len - done, &x);
-
-		if (r < 0)
-			return r;
-		if (x.len < len)
-			count = iov_slice(iov, n, done, x.len, part);
-		r = read_extent(q, &x, offset + done, x.len < len ? part : iov, count);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	if (r < 0 || !len)
+		return r;
+	return s.x.len == len ? read_extent(s.q, &s.x, offset, iov, n) : read_pieces(&s);
 }
 
 int qcow2_read_bytes(struct qcow2 *q, uint64_t offset, void *to, uint64_t len)

@@ -430,6 +430,55 @@ static void test_refcounts_of_every_width_are_kept_apart(void **state)
 			assert_int_equal(qcow2_refcount_load(bytes, order, i), i & max);
 	}
 }
+
+/* The clusters of m's image, none where the one before it goes on. */
+static void scatter(struct model *m, bool compressed)
+{
+	const uint64_t cluster = qcow2_of(&m->image.block)->cluster_bytes;
+
+	for (unsigned odd = 0; odd < 2; odd++)
+		for (uint64_t at = odd * cluster; at < m->size; at += 2 * cluster) {
+			for (uint64_t i = 0; i < cluster; i += 256) /* compressible */
+				stamp(m->flat + at + i, at + i, 64, 1);
+			if (compressed)
+				assert_int_equal(qcow2_write_compressed(&m->image.block, at,
+									m->flat + at, cluster),
+						 0);
+			else
+				assert_int_equal(disk_image_do(&m->image, BLOCK_WRITE, at,
+							       m->flat + at, cluster, false),
+						 0);
+		}
+}
+
+static void test_the_pieces_of_a_read_are_read_side_by_side(void **state)
+{
+	const struct block_create_opts o = {.size = MIB(4)};
+	struct block_ctx *c = new_ctx();
+
+	for (unsigned compressed = 0; compressed < 2; compressed++) {
+		struct model m;
+
+		start_model(&m, c, &o, 1);
+		open_model(&m, &default_opts);
+		scatter(&m, compressed);
+		compare_all(&m);
+		m.disk.slow = true;
+		m.disk.most_reads = 0;
+		compare_all(&m);
+		assert_in_range(m.disk.most_reads, 8, 17);
+		/* One that fails is the request's result, when all have ended. */
+		m.disk.fail_from = m.disk.ops + 5;
+		m.disk.fail_to = m.disk.fail_from + 1;
+		assert_int_equal(disk_image_do(&m.image, BLOCK_READ, 0, m.got, m.size, false),
+				 -EIO);
+		assert_int_equal(m.disk.reads, 0);
+		compare_all(&m);
+		end_model(&m);
+	}
+	block_ctx_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -448,6 +497,7 @@ int main(void)
 		cmocka_unit_test(test_compressed_clusters_read_back_and_can_be_written_over),
 		cmocka_unit_test(test_another_backing_file_is_named_and_all_else_stays),
 		cmocka_unit_test(test_an_emptied_image_gives_its_space_back),
+		cmocka_unit_test(test_the_pieces_of_a_read_are_read_side_by_side),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "block/jobs.h"
 #include "image/store_priv.h"
 
 #define SPACE_NEEDED GIB(2) /* packages, their files, the raw disk, the image */
@@ -210,60 +211,32 @@ static int make_raw(struct script *s, const struct build_opts *o, const char *ra
 
 /* --- raw to qcow2 --- */
 
-#define PIECE MIB(1)
-
 struct conversion {
+	struct block_progress step;
 	struct build_watcher *watcher;
 	struct script *script;
-	uint8_t *piece; /* PIECE bytes */
 };
 
-static bool all_zero(const uint8_t *p, uint64_t len)
+static bool converting(struct block_progress *p, uint64_t done, uint64_t total)
 {
-	return !*p && !memcmp(p, p + 1, len - 1);
+	struct conversion *c = container_of(p, struct conversion, step);
+
+	return !signal_came(c->script) && c->watcher->progress(c->watcher, done, total);
 }
 
-/* What the file has no space for is not read, and zeros are not written. */
-static int copy_data(struct block *src, struct block *dst, struct conversion *c)
-{
-	uint64_t size = block_size(src), at = 0;
-
-	while (at < size) {
-		struct block_extent x;
-		int r = block_map(src, at, size - at, &x);
-
-		for (uint64_t end = r < 0 ? at : at + x.len; r == 0 && at < end;) {
-			uint64_t n = min_u64(PIECE, end - at);
-
-			if (x.kind != BLOCK_DATA)
-				n = end - at;
-			else if ((r = block_read(src, at, c->piece, n)) == 0 &&
-				 !all_zero(c->piece, n))
-				r = block_write(dst, at, c->piece, n);
-			at += n;
-			if (signal_came(c->script) || !c->watcher->progress(c->watcher, at, size))
-				r = -ECANCELED;
-		}
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int convert_open(struct block_ctx *ctx, struct block *src, const char *to,
-			struct conversion *c, struct err *e)
+static int convert_to_new(struct block_ctx *ctx, struct block *src, const char *to,
+			  struct conversion *c, struct err *e)
 {
 	const struct block_create_opts create = {
 		.file = to, .format = "qcow2", .size = block_size(src)};
 	const struct block_opts open = {.file = to, .format = "qcow2", .cache = BLOCK_CACHE_UNSAFE};
+	const struct block_convert_opts how = {.sparse_bytes = KIB(4), .target_is_zero = true};
 	struct block *dst;
 	int r = block_create(ctx, &create, e), closed;
 
 	if (r < 0 || (r = block_open(&dst, ctx, &open, e)) < 0)
 		return r;
-	r = copy_data(src, dst, c);
-	if (r < 0)
-		err_sys(e, -r, "write '%s'", to);
+	r = block_convert(&src, 1, dst, &how, &c->step, e);
 	closed = block_close(dst, r < 0 ? NULL : e);
 	return r < 0 ? r : closed;
 }
@@ -272,17 +245,15 @@ static int convert(const char *from, const char *to, struct script *s, struct bu
 		   struct err *e)
 {
 	const struct block_opts o = {.file = from, .format = "raw", .read_only = true};
-	AUTO_FREE uint8_t *piece = malloc(PIECE);
-	struct conversion c = {w, s, piece};
+	struct conversion c = {{converting}, w, s};
 	struct block_ctx *ctx;
 	struct block *src;
-	int r = piece ? block_ctx_new(&ctx, NULL, BLOCK_ENGINE_AUTO, e)
-		      : err_set(e, ENOMEM, "out of memory");
+	int r = block_ctx_new(&ctx, NULL, BLOCK_ENGINE_AUTO, e);
 
 	if (r < 0)
 		return r;
 	if ((r = block_open(&src, ctx, &o, e)) == 0) {
-		r = convert_open(ctx, src, to, &c, e);
+		r = convert_to_new(ctx, src, to, &c, e);
 		block_close(src, NULL);
 	}
 	block_ctx_free(ctx);

@@ -23,7 +23,8 @@ struct kvm_vm {
 	struct engine_env env;
 	struct msi_sink sink;
 	int sys_fd, fd;
-	int run_bytes; /* of a vCPU's mapped kvm_run */
+	int run_bytes;  /* of a vCPU's mapped kvm_run */
+	unsigned vcpus; /* changes only while none runs */
 	struct bus_watcher watcher;
 	bool any_length_events;
 	bool has_sregs2, has_xcrs, has_debugregs, has_tsc_control;

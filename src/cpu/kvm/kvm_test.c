@@ -416,6 +416,32 @@ static void a_kick_ends_a_loop(void **state)
 	assert_int_equal(f->count, 0);
 }
 
+static void *kick_much_later(void *arg)
+{
+	struct fixture *f = arg;
+
+	usleep(300000);
+	engine_kvm.kick(f->cpu);
+	return NULL;
+}
+
+/* The other one could end it. */
+static void a_halt_beside_another_vcpu_goes_on_until_a_kick(void **state)
+{
+	struct fixture *f = *state;
+	struct vcpu *other;
+	pthread_t t;
+
+	assert_int_equal(engine_kvm.vcpu_new(&other, f->vm, 1, &f->err), 0);
+	start_at(f, kvm_guest_ports);
+	assert_int_equal(pthread_create(&t, NULL, kick_much_later, f), 0);
+	assert_int_equal(run(f), VCPU_KICKED);
+	pthread_join(t, NULL);
+	assert_int_equal(f->count, 8);
+	engine_kvm.vcpu_free(other);
+	assert_int_equal(run(f), VCPU_HALTED);
+}
+
 static void a_kick_before_run_is_remembered_once(void **state)
 {
 	struct fixture *f = *state;
@@ -669,6 +695,7 @@ int main(void)
 		TEST(the_pic_wakes_a_halted_vcpu),
 		TEST(a_wake_between_look_and_entry_counts),
 		TEST(a_kick_ends_a_loop),
+		TEST(a_halt_beside_another_vcpu_goes_on_until_a_kick),
 		TEST(a_kick_before_run_is_remembered_once),
 		TEST(no_kick_is_lost),
 		TEST(a_triple_fault_is_a_shutdown),

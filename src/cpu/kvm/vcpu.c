@@ -108,6 +108,7 @@ static void kvm_vcpu_free(struct vcpu *v)
 		munmap(c->run, kvm_vm_of(c)->run_bytes);
 	if (c->fd >= 0)
 		close(c->fd);
+	kvm_vm_of(c)->vcpus--;
 	free(c);
 }
 
@@ -119,6 +120,7 @@ static int kvm_vcpu_new(struct vcpu **out, struct engine_vm *vm, uint32_t index,
 	if (!c)
 		return err_set(e, ENOMEM, "KVM: vCPU %u", index);
 	c->base = (struct vcpu){.engine = &engine_kvm, .vm = vm, .index = index};
+	kvm_vm_of(c)->vcpus++;
 	c->fd = ioctl(to_kvm_vm(vm)->fd, KVM_CREATE_VCPU, (unsigned long)index);
 	r = c->fd < 0 ? err_sys(e, errno, "KVM_CREATE_VCPU %u", index) : map_run(c, e);
 	if (r == 0)
@@ -189,9 +191,16 @@ static bool is_dead_halt(struct kvm_cpu *c)
 	       !k.exception.pending && !k.exception.injected;
 }
 
+/* Another vCPU may end any HLT, by INIT or an NMI: so come back those that a guest took
+ * offline. */
+static bool is_alone(const struct kvm_cpu *c)
+{
+	return kvm_vm_of(c)->vcpus == 1;
+}
+
 static bool interrupted(struct kvm_cpu *c)
 {
-	bool dead = is_dead_halt(c);
+	bool dead = is_alone(c) && is_dead_halt(c);
 
 	if (c->has_timer && c->tick_shift < TICK_LAST_SHIFT)
 		set_tick(c, TICK_FIRST_NS << ++c->tick_shift);

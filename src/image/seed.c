@@ -91,11 +91,10 @@ static int hash_password(const char *password, char to[CRYPT_OUTPUT_SIZE], struc
 	}
 	for (unsigned i = 0; i < 16; i++)
 		setting[3 + i] = digit[random[i] % 64];
-	hash = crypt_r(password, setting, data);
-	if (hash && *hash != '*')
+	/* Not crypt_r, which sanitizers replace by something that wants the shared library. */
+	hash = crypt_rn(password, setting, data, sizeof *data);
+	if (hash)
 		memcpy(to, hash, strlen(hash) + 1);
-	else
-		hash = NULL;
 	explicit_bzero(data, sizeof *data);
 	free(data);
 	return hash ? 0 : err_set(e, EINVAL, "this password cannot be hashed");

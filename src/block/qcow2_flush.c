@@ -254,7 +254,9 @@ int qcow2_checkpoint(struct qcow2 *q)
 	if (q->checkpoint_good <= begun) { /* none began since and went well */
 		uint64_t number = ++q->checkpoints_begun;
 
-		r = checkpoint_locked(q);
+		r = qcow2_header_settle(q);
+		if (r == 0)
+			r = checkpoint_locked(q);
 		if (r == 0)
 			q->checkpoint_good = number;
 	}

@@ -15,6 +15,51 @@ int qcow2_header_update(struct qcow2 *q, unsigned at, const void *bytes, size_t 
 	return proto_write(q->p, at, bytes, len);
 }
 
+/* Where L1 and the refcount table are, as memory has it. */
+static int write_table_fields(struct qcow2 *q)
+{
+	uint8_t field[24];
+	int r;
+
+	store_be32(field, q->h.l1_size);
+	store_be64(field + 4, q->h.l1_offset);
+	store_be64(field + 12, q->h.rt_offset);
+	store_be32(field + 20, q->h.rt_clusters);
+	r = qcow2_header_update(q, QCOW2_AT_L1, field, sizeof field);
+	return r == 0 ? proto_flush(q->p) : r;
+}
+
+int qcow2_header_settle(struct qcow2 *q)
+{
+	int r = 0;
+
+	if (!q->header_unsure)
+		return 0;
+	coro_lock(q->coros, &q->header_lock);
+	if (q->header_unsure) {
+		r = qcow2_refcount_rewrite(q);
+		if (r == 0)
+			r = write_table_fields(q);
+		q->header_unsure = r < 0;
+	}
+	coro_unlock(q->coros, &q->header_lock);
+	return r;
+}
+
+int qcow2_header_switch(struct qcow2 *q, unsigned at, const void *bytes, size_t len)
+{
+	int r;
+
+	coro_lock(q->coros, &q->header_lock);
+	r = qcow2_header_update(q, at, bytes, len);
+	if (r == 0)
+		r = proto_flush(q->p);
+	if (r < 0 && write_table_fields(q) < 0) /* it may be there all the same */
+		q->header_unsure = true;
+	coro_unlock(q->coros, &q->header_lock);
+	return r;
+}
+
 static int write_incompatible(struct qcow2 *q, uint64_t bits)
 {
 	uint8_t field[8];

@@ -12,9 +12,9 @@
  *   qcow2_check.c     counting, findings         qcow2_repair.c    refcounts made right
  *
  * All runs in coroutines of one thread. Code between two waits is atomic; what may wait says
- * so. Two locks, outer to inner: q->lock (who changes the mapping or hands out clusters),
- * q->flush_lock (the checkpoint). A checkpoint never takes q->lock. Readers and writers of
- * clusters that are there take neither.
+ * so. Locks, outer to inner: q->lock (who changes the mapping or hands out clusters),
+ * q->flush_lock (the checkpoint), q->header_lock (where the tables are). A checkpoint never
+ * takes q->lock. Readers and writers of clusters that are there take none.
  *
  * The rules that make a crash harmless stand in qcow2_flush.c. */
 #pragma once
@@ -188,7 +188,8 @@ struct qcow2 {
 	uint32_t rt_entries;
 	struct qcow2_cache l2, rb;
 
-	struct coro_mutex lock, flush_lock;
+	struct coro_mutex lock, flush_lock, header_lock;
+	bool header_unsure; /* or the refcount table: see qcow2_header_settle */
 	struct qcow2_flight *flights;
 
 	uint64_t free_hint; /* no free cluster (index) below it */
@@ -240,6 +241,14 @@ int qcow2_corrupt(struct qcow2 *q);
 /* Overwrites part of the header: one sector, so it is there or not. May wait; no flush. */
 WARN_UNUSED int qcow2_header_update(struct qcow2 *q, unsigned at, const void *bytes, size_t len);
 
+/* The same of the fields that say where L1 or the refcount table is, with a flush: memory
+ * follows when it succeeds. When it fails, the old value is written again; when that fails, too,
+ * the disk may name either table, and both stay until settle has succeeded. */
+WARN_UNUSED int qcow2_header_switch(struct qcow2 *q, unsigned at, const void *bytes, size_t len);
+/* Writes these fields and the refcount table again, if the disk may have other values than
+ * memory after a failure. No checkpoint succeeds, and no block is made, before. */
+WARN_UNUSED int qcow2_header_settle(struct qcow2 *q);
+
 /* --- flush --- */
 
 WARN_UNUSED int qcow2_checkpoint(struct qcow2 *q);
@@ -275,6 +284,8 @@ WARN_UNUSED int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *
 WARN_UNUSED int qcow2_refcount_change(struct qcow2 *q, uint64_t cluster, int delta);
 /* Makes the block that holds cluster's refcount. */
 WARN_UNUSED int qcow2_refcount_grow(struct qcow2 *q, uint64_t cluster);
+/* All of the table. */
+WARN_UNUSED int qcow2_refcount_rewrite(struct qcow2 *q);
 /* Makes blocks for a run of clusters, all of them free, longer than what one block counts. */
 WARN_UNUSED int qcow2_refcount_grow_run(struct qcow2 *q, uint64_t clusters, uint64_t *first);
 

@@ -138,6 +138,34 @@ static int write_table_entry(struct qcow2 *q, uint64_t block)
 	return proto_write(q->p, q->h.rt_offset + first * 8, sector, sizeof sector);
 }
 
+static int write_table(struct qcow2 *q, uint64_t offset, const uint64_t *table, uint64_t bytes)
+{
+	uint8_t *out = malloc(bytes);
+	int r;
+
+	if (!out)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		store_be64(out + 8 * i, table[i]);
+	r = proto_write(q->p, offset, out, bytes);
+	free(out);
+	return r;
+}
+
+int qcow2_refcount_rewrite(struct qcow2 *q)
+{
+	return write_table(q, q->h.rt_offset, q->rt, q->rt_entries * 8ull);
+}
+
+/* So many entries of one sector of the table could not be written. They may be there after all:
+ * such a block counts itself, and stays until the disk does not name it any more. */
+static void unname(struct qcow2 *q, uint64_t block, uint64_t count)
+{
+	memset(&q->rt[block], 0, count * 8);
+	if (write_table_entry(q, block) < 0)
+		q->header_unsure = true;
+}
+
 static int add_block(struct qcow2 *q, uint64_t block)
 {
 	const uint64_t offset = block << qcow2_rb_bits(q) << q->cluster_bits;
@@ -153,7 +181,7 @@ static int add_block(struct qcow2 *q, uint64_t block)
 	q->rt[block] = offset;
 	r = write_table_entry(q, block);
 	if (r < 0)
-		q->rt[block] = 0; /* written after all: it names a block that counts itself */
+		unname(q, block, 1);
 	return r;
 }
 
@@ -184,7 +212,6 @@ static int write_growth(struct qcow2 *q, const struct growth *g, const uint64_t 
 	const uint64_t per_block = BIT(qcow2_rb_bits(q)),
 		       bytes = g->table_clusters << q->cluster_bits;
 	uint64_t used = g->blocks + g->table_clusters;
-	uint8_t *out;
 	int r = 0;
 
 	for (uint64_t i = 0; r == 0 && i < g->blocks; i++) {
@@ -195,14 +222,7 @@ static int write_growth(struct qcow2 *q, const struct growth *g, const uint64_t 
 	}
 	if (r < 0)
 		return r;
-	out = malloc(bytes);
-	if (!out)
-		return -ENOMEM;
-	for (uint64_t i = 0; i < bytes / 8; i++)
-		store_be64(out + 8 * i, table[i]);
-	r = proto_write(q->p, (g->first + g->blocks) << q->cluster_bits, out, bytes);
-	free(out);
-	return r;
+	return write_table(q, (g->first + g->blocks) << q->cluster_bits, table, bytes);
 }
 
 static int switch_table(struct qcow2 *q, uint64_t offset, uint32_t clusters)
@@ -213,9 +233,7 @@ static int switch_table(struct qcow2 *q, uint64_t offset, uint32_t clusters)
 	store_be64(field, offset);
 	store_be32(field + 8, clusters);
 	r = proto_flush(q->p);
-	if (r == 0)
-		r = qcow2_header_update(q, QCOW2_AT_RT, field, sizeof field);
-	return r == 0 ? proto_flush(q->p) : r;
+	return r == 0 ? qcow2_header_switch(q, QCOW2_AT_RT, field, sizeof field) : r;
 }
 
 static int grow_table(struct qcow2 *q, uint64_t block)
@@ -258,7 +276,11 @@ static int grow_table(struct qcow2 *q, uint64_t block)
 int qcow2_refcount_grow(struct qcow2 *q, uint64_t cluster)
 {
 	const uint64_t block = cluster >> qcow2_rb_bits(q);
+	/* What is written now may be what the disk names. */
+	int r = qcow2_header_settle(q);
 
+	if (r < 0)
+		return r;
 	if (block >= q->rt_entries)
 		return grow_table(q, block);
 	return q->rt[block] ? 0 : add_block(q, block);
@@ -290,8 +312,8 @@ static int name_blocks(struct qcow2 *q, uint64_t block, uint64_t count, uint64_t
 		r = write_table_entry(q, block);
 		if (r == 0)
 			r = proto_flush(q->p);
-		if (r < 0) { /* written after all: these count nothing else, and stay counted */
-			memset(&q->rt[block], 0, now * 8);
+		if (r < 0) {
+			unname(q, block, now);
 			return r;
 		}
 		block += now;
@@ -307,7 +329,7 @@ int qcow2_refcount_grow_run(struct qcow2 *q, uint64_t clusters, uint64_t *first)
 	const uint64_t blocks = (clusters + per_block - 2) / (per_block - 1);
 	uint64_t block = blocks_end(q), at, left = blocks;
 	bool virgin;
-	int r = 0;
+	int r = qcow2_header_settle(q);
 
 	while (r == 0 && block + blocks > q->rt_entries) {
 		r = grow_table(q, block + blocks - 1);

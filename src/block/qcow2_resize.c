@@ -24,12 +24,10 @@ static int write_l1(struct qcow2 *q, uint64_t offset, const uint64_t *l1, uint32
 static int switch_l1(struct qcow2 *q, uint64_t offset, uint32_t size)
 {
 	uint8_t field[12];
-	int r;
 
 	store_be32(field, size);
 	store_be64(field + 4, offset);
-	r = qcow2_header_update(q, QCOW2_AT_L1, field, sizeof field);
-	return r == 0 ? proto_flush(q->p) : r;
+	return qcow2_header_switch(q, QCOW2_AT_L1, field, sizeof field);
 }
 
 /* Under q->lock, after a checkpoint: nothing of L1 is dirty. */
@@ -50,7 +48,7 @@ static int grow_l1(struct qcow2 *q, uint32_t size)
 			r = proto_flush(q->p);
 		if (r == 0)
 			r = switch_l1(q, offset, size);
-		if (r < 0)
+		if (r < 0 && !q->header_unsure)
 			qcow2_free_now(q, offset, bytes);
 	}
 	if (r < 0) {

@@ -38,6 +38,7 @@ struct guest_mem {
 
 	_Atomic uint64_t *marks; /* by page from the first region's start */
 	uint64_t marks_len;
+	_Atomic uint8_t *huge; /* by HUGE from there: how often it was wanted (mem_want_huge) */
 	pthread_mutex_t watch_lock; /* held while the watch is called */
 	struct mem_watch *_Atomic watch;
 };
@@ -102,7 +103,8 @@ static int make_marks(struct guest_mem *m, struct err *e)
 	if (p == MAP_FAILED)
 		return err_sys(e, errno, "marks of %" PRIu64 " pages", pages);
 	m->marks = p;
-	return 0;
+	m->huge = calloc(m->reserved_len / HUGE, 1);
+	return m->huge ? 0 : err_sys(e, ENOMEM, "guest RAM");
 }
 
 static int open_ram(struct guest_mem *m, struct err *e)
@@ -152,6 +154,7 @@ void mem_free(struct guest_mem *m)
 		return;
 	if (m->reserved != MAP_FAILED)
 		munmap(m->reserved, m->reserved_len);
+	free((void *)m->huge);
 	if (m->marks)
 		munmap((void *)m->marks, m->marks_len);
 	if (m->fd >= 0)
@@ -218,6 +221,64 @@ int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
 	return 0;
 }
 
+/* --- huge pages --- */
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+#define HUGE_DONE  255u
+#define HUGE_EVERY 16u /* of how many times that it is wanted, one is a try */
+
+/* The kernel fills gaps: so not where that would be more than a quarter. */
+static bool mostly_resident(uint8_t *at)
+{
+	unsigned char page[HUGE / PAGE];
+	unsigned n = 0;
+
+	if (mincore(at, HUGE, page) < 0)
+		return false;
+	for (unsigned i = 0; i < HUGE / PAGE; i++)
+		n += page[i] & 1;
+	return n >= HUGE / PAGE / 4 * 3;
+}
+
+static bool within_a_region(const struct guest_mem *m, const uint8_t *at)
+{
+	for (unsigned i = 0; i < m->regions; i++)
+		if (at >= m->region[i].hva && at + HUGE <= m->region[i].hva + m->region[i].size)
+			return true;
+	return false;
+}
+
+static void huge_forget(struct guest_mem *m, const uint8_t *hva, uint64_t len)
+{
+	uint64_t first = (uint64_t)(hva - m->region[0].hva) / HUGE;
+	uint64_t last = (uint64_t)(hva + len - 1 - m->region[0].hva) / HUGE;
+
+	for (uint64_t i = first; i <= last; i++)
+		atomic_store_explicit(&m->huge[i], 0, memory_order_relaxed);
+}
+
+void mem_want_huge(struct guest_mem *m, const void *hva, uint64_t len)
+{
+	uint8_t *base = m->region[0].hva;
+	uint64_t first = ((const uint8_t *)hva - base) / HUGE;
+	uint64_t last = ((const uint8_t *)hva + len - 1 - base) / HUGE;
+
+	for (uint64_t i = first; len && i <= last; i++) {
+		uint8_t wanted = atomic_load_explicit(&m->huge[i], memory_order_relaxed);
+		uint8_t *at = base + i * HUGE;
+
+		if (wanted == HUGE_DONE)
+			continue;
+		/* Fails while a transfer is under way there: then a later one tries again. */
+		if (wanted % HUGE_EVERY == 0 && within_a_region(m, at) && mostly_resident(at) &&
+		    madvise(at, HUGE, MADV_COLLAPSE) == 0)
+			wanted = HUGE_DONE - 1;
+		atomic_store_explicit(&m->huge[i], wanted + 1, memory_order_relaxed);
+	}
+}
+
 static int punch(const struct guest_mem *m, uint64_t offset, uint64_t len)
 {
 	return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
@@ -240,8 +301,10 @@ int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len)
 	/* The file has the regions one after the other. */
 	r = punch(m, first < MEM_HIGH_BASE ? first : first - MEM_HIGH_BASE + m->region[0].size,
 		  end - first);
-	if (r == 0)
+	if (r == 0) {
+		huge_forget(m, mem_span(m, first, end - first), end - first);
 		mem_written(m, mem_span(m, first, end - first), end - first);
+	}
 	return r;
 }
 

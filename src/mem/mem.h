@@ -53,6 +53,12 @@ WARN_UNUSED int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint
  * host refuses. Tells the watch. */
 WARN_UNUSED int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len);
 
+/* For a buffer that large transfers go through: has the host keep it in huge pages, so that it is
+ * one piece to the host's disk, not one per 4 KiB. A part that is mostly unused is left alone, and
+ * what the host cannot do is not asked for for ever. hva: within one region. Any thread; cheap
+ * where it is done. */
+void mem_want_huge(struct guest_mem *m, const void *hva, uint64_t len);
+
 /* --- who derives something from the bytes of RAM (translated code) --- */
 
 /* Whoever changes RAM other than by running guest instructions, a device by DMA above all, calls

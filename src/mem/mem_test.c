@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -246,6 +247,77 @@ static void guards_stand_around_each_region(void **unused)
 	mem_free(m);
 }
 
+/* What of the mapping at hva, in KiB, is in huge pages. */
+static unsigned huge_kib(const void *hva)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long start, end;
+	unsigned kib, found = 0;
+	bool here = false;
+	char line[256];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = (uintptr_t)hva >= start && (uintptr_t)hva < end;
+		else if (here && sscanf(line, "ShmemPmdMapped: %u kB", &kib) == 1)
+			found = kib;
+	}
+	fclose(f);
+	return found;
+}
+
+static bool host_collapses(void)
+{
+	int fd = memfd_create("probe", MFD_CLOEXEC);
+	uint8_t *p, *at;
+	bool can;
+
+	assert_int_equal(ftruncate(fd, MIB(4)), 0);
+	p = mmap(NULL, MIB(8), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	at = (uint8_t *)align_up((uintptr_t)p, MIB(2));
+	assert_ptr_equal(mmap(at, MIB(4), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0),
+			 at);
+	memset(at, 1, MIB(4));
+	can = madvise(at, MIB(2), 25 /* MADV_COLLAPSE */) == 0;
+	munmap(p, MIB(8));
+	close(fd);
+	return can;
+}
+
+static void used_memory_becomes_huge_and_stays_the_same(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(8));
+	uint8_t *p = mem_span(m, 0, MIB(8));
+
+	if (!host_collapses()) {
+		mem_free(m);
+		skip();
+	}
+	for (unsigned i = 0; i < MIB(4); i++)
+		p[MIB(2) + i] = (uint8_t)(i * 7 ^ i >> 11);
+	assert_int_equal(huge_kib(p), 0);
+	mem_want_huge(m, p + MIB(4) - 4096, 8192); /* on both sides of a border */
+	for (unsigned i = 0; i < MIB(4); i++)
+		assert_int_equal(p[MIB(2) + i], (uint8_t)(i * 7 ^ i >> 11));
+	assert_int_equal(huge_kib(p), 4096);
+	mem_free(m);
+}
+
+static void unused_memory_does_not_become_huge(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(8));
+	uint8_t *p = mem_span(m, 0, MIB(8));
+	struct stat st;
+
+	memset(p, 1, MIB(1));
+	for (unsigned i = 0; i < 1000; i++)
+		mem_want_huge(m, p, MIB(8));
+	assert_int_equal(fstat(mem_fd(m), &st), 0);
+	assert_int_equal(st.st_blocks * 512, MIB(1));
+	mem_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +332,8 @@ int main(void)
 		cmocka_unit_test(sizes_out_of_range_are_refused_in_words),
 		cmocka_unit_test(nobody_can_cut_the_file),
 		cmocka_unit_test(guards_stand_around_each_region),
+		cmocka_unit_test(used_memory_becomes_huge_and_stays_the_same),
+		cmocka_unit_test(unused_memory_does_not_become_huge),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

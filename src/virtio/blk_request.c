@@ -138,6 +138,17 @@ static void part_done(struct block_req *io, int result)
 		blk_finished(r, VIRTIO_BLK_S_OK);
 }
 
+/* Shorter pieces gain nothing. */
+#define LARGE_PIECE KIB(32)
+
+static void want_huge(struct blk_request *r)
+{
+	for (unsigned i = 0; i < r->io.iov_count; i++)
+		if (r->io.iov[i].iov_len >= LARGE_PIECE)
+			mem_want_huge(r->b->vd.env.mem, r->io.iov[i].iov_base,
+				      r->io.iov[i].iov_len);
+}
+
 void blk_request_run(struct blk_request *r)
 {
 	if (r->ranges) {
@@ -146,7 +157,8 @@ void blk_request_run(struct blk_request *r)
 		r->io.offset = range->offset;
 		r->io.len = range->len;
 		r->io.flags = (r->io.flags & BLOCK_FUA) | (range->unmap ? BLOCK_UNMAP : 0);
-	}
+	} else if (r->io.op == BLOCK_READ || r->io.op == BLOCK_WRITE)
+		want_huge(r);
 	r->io.done = part_done;
 	block_submit(r->b->block, &r->io);
 }

@@ -5,7 +5,6 @@
 #include "machine/machine_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -117,10 +116,13 @@ static void fail(struct machine *m, const struct err *why)
 
 static int clear_ram(struct machine *m, struct err *e)
 {
-	if (fallocate(mem_fd(m->mem), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-		      (off_t)mem_size(m->mem)) < 0)
-		return err_sys(e, errno, "clear guest RAM");
-	return 0;
+	const struct mem_region *region;
+	unsigned n = mem_regions(m->mem, &region);
+	int r = 0;
+
+	for (unsigned i = 0; i < n && r == 0; i++)
+		r = mem_discard(m->mem, region[i].gpa, region[i].size);
+	return r < 0 ? err_sys(e, -r, "clear guest RAM") : 0;
 }
 
 static int start_again(struct machine *m, struct err *e)

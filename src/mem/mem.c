@@ -227,7 +227,7 @@ int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 #define HUGE_DONE  255u
-#define HUGE_EVERY 16u /* of how many times that it is wanted, one is a try */
+#define HUGE_EVERY 2u /* of how many times that it is wanted, one is a try */
 
 /* The kernel fills gaps: so not where that would be more than a quarter. */
 static bool mostly_resident(uint8_t *at)
@@ -273,8 +273,8 @@ void mem_want_huge(struct guest_mem *m, const void *hva, uint64_t len)
 			continue;
 		/* Fails while a transfer is under way there: then a later one tries again. */
 		if (wanted % HUGE_EVERY == 0 && within_a_region(m, at) && mostly_resident(at) &&
-		    madvise(at, HUGE, MADV_COLLAPSE) == 0)
-			wanted = HUGE_DONE - 1;
+		    (madvise(at, HUGE, MADV_COLLAPSE) == 0 || errno == EINVAL))
+			wanted = HUGE_DONE - 1; /* or a kernel that knows no such thing */
 		atomic_store_explicit(&m->huge[i], wanted + 1, memory_order_relaxed);
 	}
 }

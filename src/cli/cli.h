@@ -56,6 +56,7 @@ extern const struct command run_command, disk_command, image_command;
 struct run_opts {
 	const char *name;
 	int engine; /* enum engine_choice */
+	int cpu;    /* enum cpuid_model */
 	unsigned cpus;
 	uint64_t memory, jit_cache;
 	const char *kernel, *initrd, *append, *virtio_off;

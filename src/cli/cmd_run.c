@@ -256,6 +256,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 		.engine = (enum engine_choice)o->engine,
 		.force = o->force,
 		.cpus = o->cpus,
+		.cpu_model = (enum cpuid_model)o->cpu,
 		.memory_bytes = o->memory ? o->memory
 				: system  ? GIB(1)
 					  : MIB(512),

@@ -26,6 +26,9 @@ static const struct option run_options[] = {
 	 "disk."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",
 	 "How many vCPUs. Default: 1. The JIT engine runs one."},
+	{"cpu", OPT_CHOICE, offsetof(struct run_opts, cpu), CPUID_MODELS,
+	 "What the guest sees of the processor: all that the host and the engine have, or exactly the "
+	 "features of a level of the x86-64 psABI, the same on every host. Default: host."},
 	{"engine", OPT_CHOICE, offsetof(struct run_opts, engine), ENGINES,
 	 "What runs guest code: auto takes KVM where a probe finds it usable, else the JIT. "
 	 "Default: auto."},

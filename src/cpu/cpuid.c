@@ -1,5 +1,4 @@
-/* cpuid: the model "host". The host's leaves are read once, then cut by the tables below:
- * a feature is offered if the host has it and the engine carries it, or if the engine
+/* cpuid: the host's leaves are read once, then cut by the tables below: a feature is offered if the host has it and the engine carries it, or if the engine
  * makes it whatever the host has. Topology, XSAVE and hypervisor leaves are written new.
  * SDM volume 2A, CPUID; AMD APM volume 3, appendix E. */
 #include "cpu/cpuid.h"
@@ -413,6 +412,7 @@ static void add_frequencies(struct cpuid_table *t, uint64_t apic_hz)
 int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 {
 	struct tsc_sample begin = sample();
+	int r;
 
 	if (o->cpus < 1 || o->cpus > 255)
 		return err_set(e, EINVAL, "%u CPUs: 1 to 255 are possible", o->cpus);
@@ -427,6 +427,9 @@ int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 	add_basic(t, o);
 	add_extended(t, o);
 	add_kvm(t);
+	r = cpuid_cut_to_model(t, o->model, e);
+	if (r < 0)
+		return r;
 	/* Last: reading leaves is slow in a VM, and is part of the time to measure over. */
 	t->tsc_hz = o->tsc_hz ? o->tsc_hz : tsc_hz_measured(begin);
 	add_frequencies(t, o->apic_hz ? o->apic_hz : APIC_HZ_DEFAULT);
@@ -459,6 +462,8 @@ static void fill_dynamic(const struct cpuid_table *t, const struct x86_state *s,
 		out[3] = apic_id;
 		break;
 	case 0xd:
+		if (!t->xcr0_mask)
+			break;
 		if (sub == 0)
 			out[1] = xsave_size(t, s->xcr0, false);
 		else if (sub == 1)

@@ -1,6 +1,6 @@
-/* cpuid: what the guest's CPUID answers. A model is a table of leaves made once per
- * VM from the host's own CPUID, cut to what the engine carries; bits that follow
- * from vCPU state (OSXSAVE, APIC ID, XSAVE sizes) are filled at the query.
+/* cpuid: what the guest's CPUID answers. A table of leaves, made once per VM from the host's own
+ * CPUID, cut to what the engine carries and to the model (cpuid_model.h); bits that follow from
+ * vCPU state (OSXSAVE, APIC ID, XSAVE sizes) are filled at the query.
  * SDM volume 2A, CPUID; KVM leaves: Linux Documentation/virt/kvm/x86/cpuid.rst.
  * Immutable after cpuid_host: any thread. */
 #pragma once
@@ -10,6 +10,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "cpu/cpuid_model.h"
 
 struct x86_state;
 
@@ -32,11 +33,12 @@ struct cpuid_opts {
 	uint64_t tsc_hz;  /* 0: the host's, measured */
 	uint64_t apic_hz; /* LAPIC timer input */
 	unsigned cpus;
+	enum cpuid_model model;
 	bool jit; /* cut to what the JIT engine carries */
 	bool have_x2apic;
 };
 
-/* Model "host". */
+/* The model asked for, from this host. */
 WARN_UNUSED int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e);
 
 enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };

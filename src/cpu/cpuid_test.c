@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,6 +118,72 @@ static void no_cpus_is_an_error(void **state)
 	assert_true(cpuid_host(&m, &o, &e) < 0);
 }
 
+static int setup_model(enum cpuid_model m)
+{
+	const struct cpuid_opts o = {.cpus = 1, .jit = true, .tsc_hz = 2400000000, .model = m};
+	struct err e;
+
+	x86_state_reset(&s, 0);
+	return cpuid_host(&t, &o, &e);
+}
+
+/* Level by level: what it adds is there, what the next one adds is not. */
+static void a_model_has_its_levels_features_and_no_others(void **state)
+{
+	uint32_t out[4];
+
+	assert_int_equal(setup_model(CPUID_MODEL_V1), 0);
+	query(1, 0, out);
+	assert_int_equal(out[CPUID_ECX], 1u << 24 | 1u << 31);
+	assert_int_equal(out[CPUID_EDX], 0x078bfbfd);
+	query(7, 0, out);
+	assert_int_equal(out[CPUID_EBX] | out[CPUID_ECX] | out[CPUID_EDX], 0);
+	query(0x80000001, 0, out);
+	assert_int_equal(out[CPUID_ECX], 0);
+	assert_int_equal(out[CPUID_EDX] & ~0x0183f3ffu, 0x20100800);
+	query(0xd, 0, out);
+	assert_int_equal(out[0] | out[1] | out[2] | out[3], 0);
+	if (setup_model(CPUID_MODEL_V2) < 0)
+		skip();
+	query(1, 0, out);
+	assert_int_equal(out[CPUID_ECX], 0x81982201);
+	query(0x80000001, 0, out);
+	assert_int_equal(out[CPUID_ECX], 1);
+	if (setup_model(CPUID_MODEL_V3) < 0)
+		skip();
+	query(1, 0, out);
+	assert_int_equal(out[CPUID_ECX], 0xb5d83201);
+	query(7, 0, out);
+	assert_int_equal(out[CPUID_EBX], 0x128);
+	query(0x80000001, 0, out);
+	assert_int_equal(out[CPUID_ECX], 0x21);
+	assert_int_equal(t.xcr0_mask, 7);
+	query(0xd, 0, out);
+	assert_int_equal(out[CPUID_EAX], 7);
+	assert_int_equal(out[CPUID_ECX], 832);
+	if (setup_model(CPUID_MODEL_V4) < 0)
+		skip();
+	query(7, 0, out);
+	assert_int_equal(out[CPUID_EBX], 0xd0030128);
+	assert_int_equal(t.xcr0_mask, 0xe7);
+}
+
+static void a_model_that_the_host_lacks_is_refused_by_name(void **state)
+{
+	struct err e;
+
+	assert_int_equal(setup(NULL), 0);
+	for (unsigned i = 0; i < t.count; i++)
+		if (t.leaf[i].leaf == 7 && t.leaf[i].subleaf == 0)
+			t.leaf[i].ebx &= ~(1u << 5 | 1u << 16);
+	assert_int_equal(cpuid_cut_to_model(&t, CPUID_MODEL_V3, &e), -ENOTSUP);
+	assert_non_null(strstr(e.text, "x86-64-v3"));
+	assert_non_null(strstr(e.text, "avx2"));
+	assert_null(strstr(e.text, "avx512f"));
+	assert_non_null(strstr(e.text, "up to x86-64-v2"));
+	assert_int_equal(cpuid_cut_to_model(&t, CPUID_MODEL_V2, &e), 0);
+}
+
 static void a_state_prints_whole_and_cut_short(void **state)
 {
 	char text[4096], cut[40];
@@ -142,6 +209,8 @@ int main(void)
 		cmocka_unit_test_setup(unknown_leaves_do_not_fail, setup),
 		cmocka_unit_test_setup(the_measured_tsc_is_near_what_time_says, setup),
 		cmocka_unit_test_setup(no_cpus_is_an_error, setup),
+		cmocka_unit_test(a_model_has_its_levels_features_and_no_others),
+		cmocka_unit_test(a_model_that_the_host_lacks_is_refused_by_name),
 		cmocka_unit_test_setup(a_state_prints_whole_and_cut_short, setup),
 	};
 

@@ -33,7 +33,7 @@ static const struct msr_desc table[] = {
 	FIELD(MSR_APIC_BASE, apic_base, MSR_IN_SREGS | MSR_LAPIC, (PHYS & ~0xfffull) | 0xd00),
 	VALUE(0x2a, MSR_IGNORED, 0), /* EBL_CR_POWERON */
 	VALUE(0x3a, 0, 1),           /* IA32_FEATURE_CONTROL: locked, no VMX */
-	FIELD(MSR_TSC_ADJUST, tsc_adjust, MSR_TIME, ALL),
+	FIELD(MSR_TSC_ADJUST, tsc_adjust, MSR_TIME | MSR_BY_CPUID, ALL),
 	FIELD(MSR_SPEC_CTRL, spec_ctrl, MSR_BY_CPUID, 0x7), /* IBRS, STIBP, SSBD */
 	VALUE(MSR_PRED_CMD, MSR_IGNORED | MSR_BY_CPUID, 0), /* nothing of ours is shared */
 	VALUE(0x8b, MSR_IGNORED, 0),                        /* microcode revision */
@@ -82,7 +82,7 @@ static const struct msr_desc table[] = {
 	MC_BANK(3),
 	VALUE(0x606, 0, 0), /* RAPL_POWER_UNIT */
 	FIELD(MSR_TSC_DEADLINE, tsc_deadline, MSR_LAPIC, ALL),
-	FIELD(0xda0, xss, 0, 0),
+	FIELD(MSR_XSS, xss, MSR_BY_CPUID, 0),
 	FIELD(MSR_KVM_WALL_CLOCK, kvm_wall_clock, MSR_TIME, ALL),
 	FIELD(MSR_KVM_SYSTEM_TIME, kvm_system_time, MSR_TIME, ALL),
 	FIELD(0x4b564d02, kvm_async_pf, 0, ALL),
@@ -96,7 +96,7 @@ static const struct msr_desc table[] = {
 	FIELD(MSR_FS_BASE, seg[X86_FS].base, MSR_CANONICAL | MSR_IN_SREGS | MSR_ACTS, ALL),
 	FIELD(MSR_GS_BASE, seg[X86_GS].base, MSR_CANONICAL | MSR_IN_SREGS | MSR_ACTS, ALL),
 	FIELD(MSR_KERNEL_GS_BASE, kernel_gs_base, MSR_CANONICAL, ALL),
-	FIELD(0xc0000103, tsc_aux, 0, 0xffffffff),
+	FIELD(MSR_TSC_AUX, tsc_aux, MSR_BY_CPUID, 0xffffffff),
 	VALUE(0xc0010000, MSR_IGNORED, 0), /* PERF_EVT_SEL0-3, PERF_CTR0-3: AMD always has them */
 	VALUE(0xc0010001, MSR_IGNORED, 0),
 	VALUE(0xc0010002, MSR_IGNORED, 0),
@@ -162,6 +162,11 @@ bool msr_offered(const struct msr_desc *d, const struct cpuid_table *t)
 	case MSR_PRED_CMD:
 		return cpuid_has(t, 7, 0, CPUID_EDX, 26) ||
 		       cpuid_has(t, 0x80000008, 0, CPUID_EBX, 12);
+	case MSR_TSC_ADJUST: return cpuid_has(t, 7, 0, CPUID_EBX, 1);
+	case MSR_XSS: return cpuid_has(t, 0xd, 1, CPUID_EAX, 3);
+	case MSR_TSC_AUX:
+		return cpuid_has(t, 0x80000001, 0, CPUID_EDX, 27) ||
+		       cpuid_has(t, 7, 0, CPUID_ECX, 22);
 	case MSR_FLUSH_CMD: return cpuid_has(t, 7, 0, CPUID_EDX, 28);
 	default: return false;
 	}

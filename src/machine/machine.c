@@ -79,7 +79,8 @@ static int check_width(const struct machine *m, uint64_t memory_bytes, struct er
 
 static int pick_engine(struct machine *m, const struct machine_config *c, struct err *e)
 {
-	struct cpuid_opts o = {.apic_hz = APIC_HZ, .cpus = c->cpus, .have_x2apic = true};
+	struct cpuid_opts o = {
+		.apic_hz = APIC_HZ, .cpus = c->cpus, .model = c->cpu_model, .have_x2apic = true};
 	int r = engine_choose(&m->engine, m->reason, c->engine, c->force, e);
 
 	if (r < 0)

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "block/block.h"
 #include "chipset/device.h"
+#include "cpu/cpuid_model.h"
 #include "cpu/x86_state.h"
 #include "net/net.h"
 
@@ -52,6 +53,7 @@ struct machine_config {
 	enum engine_choice engine;
 	bool force; /* --engine=kvm although the probe refuses */
 	unsigned cpus;
+	enum cpuid_model cpu_model;
 	uint64_t memory_bytes;
 	uint64_t jit_cache_bytes; /* 0: the JIT's default */
 	const char *kernel, *initrd, *append;

@@ -80,6 +80,21 @@ class Boot(GuestKernel):
         with self.boot(SHELL, kernel=self.path("vmlinux")) as vm:
             self.use_shell(vm)
 
+    def test_cpu_models(self):
+        init = MOUNTS + "grep ^flags /proc/cpuinfo; grep ^model.name /proc/cpuinfo; poweroff -f\n"
+        has = {"x86-64-v1": "sse2", "x86-64-v2": "sse4_2", "x86-64-v3": "avx2"}
+        hasnt = {"x86-64-v1": "pni", "x86-64-v2": "xsave", "x86-64-v3": "avx512f"}
+        for model in has:
+            with self.subTest(model), self.boot(init, "--cpu", model) as vm:
+                status, out, err = vm.ends()
+                if status == 1 and "lacks" in err:
+                    self.skipTest(err)
+                self.assertEqual(status, 0, err)
+                flags = out.split("flags")[1].split("\n")[0].split()
+                self.assertIn(has[model], flags)
+                for flag in hasnt[model], "smep", "rdtscp", "fsgsbase":
+                    self.assertNotIn(flag, flags)
+
     def test_memory_above_the_hole(self):
         with self.boot(MOUNTS + "free -m; poweroff -f\n", memory="5G") as vm:
             status, out, err = vm.ends()

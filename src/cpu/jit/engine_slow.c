@@ -166,6 +166,29 @@ static void vcpu_free(struct vcpu *v)
 	munmap(c, sizeof *c);
 }
 
+/* A bit of CR4 exists where CPUID shows the feature. */
+static uint32_t cr4_offered(const struct cpuid_table *t)
+{
+	static const struct {
+		uint32_t cr4, leaf;
+		uint8_t reg, bit;
+	} by_feature[] = {
+		{CR4_TSD, 1, CPUID_EDX, 4},      {CR4_DE, 1, CPUID_EDX, 2},
+		{CR4_PSE, 1, CPUID_EDX, 3},      {CR4_PAE, 1, CPUID_EDX, 6},
+		{CR4_MCE, 1, CPUID_EDX, 7},      {CR4_PGE, 1, CPUID_EDX, 13},
+		{CR4_OSFXSR, 1, CPUID_EDX, 24},  {CR4_OSXMMEXCPT, 1, CPUID_EDX, 25},
+		{CR4_OSXSAVE, 1, CPUID_ECX, 26}, {CR4_FSGSBASE, 7, CPUID_EBX, 0},
+		{CR4_SMEP, 7, CPUID_EBX, 7},     {CR4_SMAP, 7, CPUID_EBX, 20},
+		{CR4_UMIP, 7, CPUID_ECX, 2},
+	};
+	uint32_t cr4 = CR4_PCE;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(by_feature); i++)
+		if (cpuid_has(t, by_feature[i].leaf, 0, by_feature[i].reg, by_feature[i].bit))
+			cr4 |= by_feature[i].cr4;
+	return cr4;
+}
+
 static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, struct err *e)
 {
 	struct jit_vm *vm = to_vm(base);
@@ -190,7 +213,8 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	c->phys_bits = (uint8_t)(leaf[0] ? leaf[0] & 0xff : 36);
 	cpuid_query(vm->env.cpuid, &none, index, 0x80000001, 0, leaf);
 	c->gib_pages = leaf[3] >> 26 & 1;
-	c->p->xsave_mask = vm->env.cpuid->xcr0_mask & ~(uint64_t)XCR0_PKRU;
+	c->cr4_offered = cr4_offered(vm->env.cpuid);
+	c->p->xsave_mask = (vm->env.cpuid->xcr0_mask | XCR0_X87 | XCR0_SSE) & ~(uint64_t)XCR0_PKRU;
 	cpuid_query(vm->env.cpuid, &none, index, 0xd, 5, leaf);
 	c->p->opmask_off = leaf[1];
 	cpuid_query(vm->env.cpuid, &none, index, 0xd, 2, leaf);

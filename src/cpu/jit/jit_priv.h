@@ -110,6 +110,7 @@ struct jit_cpu {
 	uint64_t frozen_tsc;      /* the guest's, while it stands still */
 	uint8_t phys_bits;        /* physical address width that CPUID offers */
 	bool gib_pages;           /* CPUID offers 1G pages */
+	uint32_t cr4_offered;     /* bits that CPUID lets the guest set */
 	uint64_t ea;              /* memory operand of the helper being called: offset in ... */
 	uint8_t ea_seg;           /* ... this segment (enum x86_sreg) */
 

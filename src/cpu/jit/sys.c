@@ -7,10 +7,6 @@
 #define CR0_KNOWN                                                                                  \
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
 	 CR0_PG)
-/* What cpuid.c offers on this engine; no VME, PCID, PKE, LA57. */
-#define CR4_OFFERED                                                                                \
-	(CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |         \
-	 CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define CR4_FLUSHING                                                                               \
 	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PCIDE | CR4_LA57 | CR4_PKE)
 
@@ -90,11 +86,9 @@ static void write_cr4(struct jit_cpu *c, uint64_t v)
 {
 	uint64_t changed = v ^ c->st.cr4;
 
-	if (v & ~(uint64_t)CR4_OFFERED)
+	if (v & ~(uint64_t)c->cr4_offered)
 		jit_raise_err(c, X86_GP, 0);
 	if (jit_long_mode(c) && !(v & CR4_PAE))
-		jit_raise_err(c, X86_GP, 0);
-	if ((v & CR4_OSXSAVE) && !c->env->cpuid->xcr0_mask)
 		jit_raise_err(c, X86_GP, 0);
 	if ((changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)) &&
 	    !pdptes_valid(c, c->st.cr0, c->st.cr3, v))

@@ -12,6 +12,7 @@ struct maker {
 	const struct forms *fs;
 	struct rng *r;
 	uint16_t pinned; /* general registers with a value that matters */
+	bool tame;       /* make_tame */
 	ZydisDecodedInstruction in;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 };
@@ -381,14 +382,15 @@ static uint8_t *put_opcode(const struct form *f, uint8_t *p)
 	return p;
 }
 
-static uint8_t *put_legacy(const struct form *f, uint8_t *p, struct rng *r, bool plain, bool compat)
+static uint8_t *put_legacy(const struct form *f, uint8_t *p, struct rng *r, bool plain, bool tame,
+			   bool compat)
 {
 	uint8_t rex = (uint8_t)(0x40 | f->w << 3 | (plain ? 0 : rng_below(r, 8)));
 
 	/* Some processors take a REP prefix on LOOP and LOOPNE for another condition. */
 	bool loop = f->map == 0 && (f->opcode & 0xfc) == 0xe0;
 
-	if (!f->prefix && !plain && !loop && rng_odds(r, 4)) {
+	if (!f->prefix && !plain && !loop && !tame && rng_odds(r, 4)) {
 		static const uint8_t extra[] = {0xf0, 0xf3, 0xf2};
 
 		*p++ = extra[rng_below(r, 3)];
@@ -434,6 +436,26 @@ static uint8_t *put_vector(const struct form *f, uint8_t *p, struct rng *r, unsi
 	return p;
 }
 
+/* A memory operand off the registers that tame instructions keep. */
+static uint8_t *put_tame_modrm(const struct form *f, uint8_t *p, struct rng *r, bool plain)
+{
+	static const uint8_t mods[] = {2, 2, 2, 1, 0}, bases[] = {3, 5};
+	uint8_t reg = plain ? f->reg : (uint8_t)rng_below(r, 8);
+	uint8_t mod = mods[rng_below(r, 5)], base = bases[rng_below(r, 2)];
+	bool sib = rng_odds(r, 4);
+
+	*p++ = (uint8_t)(mod << 6 | reg << 3 | (sib ? 4 : base));
+	if (sib)
+		*p++ = (uint8_t)(rng_below(r, 4) << 6 | 4 << 3 | base);
+	if (mod == 1) {
+		*p++ = (uint8_t)(rng_below(r, 4) << 6);
+	} else if (mod == 2 || base == 5) {
+		store_le(p, rng_below(r, 4) << 6, 4);
+		p += 4;
+	}
+	return p;
+}
+
 static uint8_t *put_modrm(const struct form *f, uint8_t *p, struct rng *r, bool plain)
 {
 	uint8_t reg = plain ? f->reg : (uint8_t)rng_below(r, 8);
@@ -465,11 +487,14 @@ static bool encode(struct maker *m, const struct form *f, uint8_t *to, unsigned 
 	if (f->addr32 || (f->mem && !compat && attempt < 4 && rng_odds(r, 12)))
 		*p++ = 0x67;
 	/* FS and GS are null in 32-bit code; a mask of zeros hides that. */
-	if (f->mem && attempt < 6 && !(compat && f->enc != ENC_LEGACY) && rng_odds(r, 12))
+	if (f->mem && attempt < 6 && !(compat && (f->enc != ENC_LEGACY || m->tame)) &&
+	    rng_odds(r, 12))
 		*p++ = rng_odds(r, 2) ? 0x64 : 0x65;
-	p = f->enc == ENC_LEGACY ? put_legacy(f, p, r, plain, compat)
+	p = f->enc == ENC_LEGACY ? put_legacy(f, p, r, plain, m->tame, compat)
 				 : put_vector(f, p, r, attempt, compat);
-	if (f->has_modrm)
+	if (f->has_modrm && f->mem && m->tame)
+		p = put_tame_modrm(f, p, r, attempt % 3 == 2 || plain);
+	else if (f->has_modrm)
 		p = put_modrm(f, p, r, attempt % 3 == 2 || plain);
 	if (f->enc == ENC_LEGACY && f->map == 4)
 		*p++ = f->opcode;
@@ -524,6 +549,149 @@ bool make_case(struct user_case *c, const struct forms *fs, const uint32_t *form
 			s->gpr[i] = i == X86_RSP ? random_target(r, 8, true) : random_gpr(r);
 		if (fs->compat)
 			s->gpr[i] = i < 8 ? s->gpr[i] & 0xffffffff : 0;
+	}
+	return true;
+}
+
+/* --- tame instructions --- */
+static bool is_kept(int gpr)
+{
+	return gpr >= 0 && MAKE_KEPT >> gpr & 1;
+}
+
+/* Those that read what no program prepares, or that change what it relies on. */
+static bool is_wild(const struct maker *m)
+{
+	switch (m->in.mnemonic) {
+	case ZYDIS_MNEMONIC_POPF:
+	case ZYDIS_MNEMONIC_POPFD:
+	case ZYDIS_MNEMONIC_POPFQ:
+	case ZYDIS_MNEMONIC_ENTER:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_XLAT:
+	case ZYDIS_MNEMONIC_WRFSBASE:
+	case ZYDIS_MNEMONIC_WRGSBASE:
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_FLDCW:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_CLZERO:
+	case ZYDIS_MNEMONIC_MOVDIRI:
+	case ZYDIS_MNEMONIC_MOVDIR64B: return true;
+	case ZYDIS_MNEMONIC_DIV:
+	case ZYDIS_MNEMONIC_IDIV: return !rng_odds(m->r, 10);
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return m->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		       m->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	default: break;
+	}
+	switch (m->in.meta.category) {
+	case ZYDIS_CATEGORY_XSAVE:
+	case ZYDIS_CATEGORY_XSAVEOPT: return true;
+	default: return m->in.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
+	}
+}
+
+static bool is_tame_operand(const struct maker *m, const ZydisDecodedOperand *o, bool keep_stack,
+			    bool string)
+{
+	bool hidden = o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+	int gpr;
+
+	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		bool written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+
+		gpr = gpr_of(o->reg.value);
+		if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT)
+			return !written;
+		return !written || !is_kept(gpr) || (gpr == X86_RSP && hidden && !keep_stack);
+	}
+	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type == ZYDIS_MEMOP_TYPE_INVALID)
+		return true;
+	if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+		return false;
+	gpr = gpr_of(o->mem.base);
+	return string || gpr < 0 || is_kept(gpr);
+}
+
+static uint64_t tame_target(struct rng *r, unsigned size)
+{
+	uint64_t page = DATA_BASE + PAGE * (rng_odds(r, 5) ? 5 : 1);
+
+	if (rng_odds(r, 60))
+		return random_target(r, size, false);
+	return page + align_down(256 + rng_below(r, PAGE - 768), rng_odds(r, 16) ? 1 : 64);
+}
+
+void make_tame_start(struct user_case *c, const struct forms *fs, struct rng *r)
+{
+	struct user_state *s = &c->start;
+
+	c->patches = c->forms = c->len = 0;
+	c->compat = fs->compat;
+	s->rflags = RFLAGS_FIXED | RFLAGS_IF | (rng_next(r) & RFLAGS_ARITH);
+	s->fs_base = DATA_BASE + PAGE + 64 * rng_below(r, 8);
+	s->gs_base = DATA_BASE + PAGE + 64 * rng_below(r, 8);
+	random_xsave(r, s->xsave);
+	store_le(s->xsave, 0x37f, 2); /* x87 exceptions masked, none pending */
+	store_le(s->xsave + 2, rng_next(r) & 0x3800, 2);
+	if (!rng_odds(r, 8))
+		store_le(s->xsave + 24, 0x1f80 | rng_below(r, 4) << 13, 4);
+	for (unsigned i = 0; i < 16; i++) {
+		s->gpr[i] = random_gpr(r);
+		if (is_kept((int)i))
+			s->gpr[i] = DATA_BASE + PAGE + 512 + 64 * rng_below(r, 40);
+		if (i == X86_RSP)
+			s->gpr[i] = DATA_BASE + 5 * PAGE + 2048;
+		if (i == 12)
+			s->gpr[i] = 64 * rng_below(r, 3);
+		if (fs->compat)
+			s->gpr[i] = i < 8 ? s->gpr[i] & 0xffffffff : 0;
+	}
+}
+
+bool make_tame(struct user_case *c, const struct forms *fs, uint32_t form, bool keep_stack,
+	       struct rng *r, struct tame_insn *out)
+{
+	struct maker m = {.c = c, .fs = fs, .r = r, .pinned = 0xffff, .tame = true};
+	const struct form *f = &fs->f[form];
+	bool ok = false;
+
+	for (unsigned attempt = 0; attempt < 24 && !ok; attempt++) {
+		if (!encode(&m, f, out->bytes, attempt))
+			continue;
+		if (is_wild(&m))
+			return false;
+		out->is_string = m.in.meta.category == ZYDIS_CATEGORY_STRINGOP;
+		ok = true;
+		for (unsigned i = 0; i < m.in.operand_count; i++)
+			ok &= is_tame_operand(&m, &m.op[i], keep_stack, out->is_string);
+	}
+	if (!ok)
+		return false;
+	out->len = m.in.length;
+	out->form = form;
+	out->rip_target = 0;
+	for (unsigned i = 0; i < m.in.operand_count_visible; i++) {
+		const ZydisDecodedOperand *o = &m.op[i];
+		uint64_t target;
+
+		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || out->is_string ||
+		    o->mem.type == ZYDIS_MEMOP_TYPE_INVALID)
+			continue;
+		target = tame_target(r, o->size / 8);
+		if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+			out->rip_target = target - seg_base(&m, o->mem.segment);
+			out->disp_at = m.in.raw.disp.offset;
+		} else {
+			aim(&m, out->bytes, &o->mem, target);
+		}
 	}
 	return true;
 }

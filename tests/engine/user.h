@@ -47,8 +47,9 @@ struct user_patch { /* 8 bytes of data memory that differ from the base image */
 	uint64_t gva, value;
 };
 
-#define CASE_BYTES   128
+#define CASE_BYTES   768
 #define CASE_PATCHES 12
+#define CASE_FORMS   64
 
 struct user_case {
 	struct user_state start;
@@ -56,8 +57,8 @@ struct user_case {
 	unsigned patches;
 	uint16_t len; /* of bytes, at start.rip */
 	uint8_t bytes[CASE_BYTES];
-	bool compat;      /* 32-bit code in compatibility mode */
-	uint32_t form[8]; /* indices into the forms, one per instruction */
+	bool compat;               /* 32-bit code in compatibility mode */
+	uint32_t form[CASE_FORMS]; /* indices into the forms, one per instruction */
 	unsigned forms;
 };
 

@@ -136,18 +136,18 @@ void h_bound(struct jit_cpu *c, uint64_t arg)
 		jit_raise(c, X86_BR);
 }
 
-/* All eight slots are checked before the first is written. */
+/* Slot by slot: a fault on the way leaves those before it written, as processors do. */
 void h_pusha(struct jit_cpu *c, uint64_t arg)
 {
 	unsigned size = ARG_SIZE(arg);
-	uint64_t mask = stack_mask(c), sp = stack_top(c), gva[8];
+	uint64_t mask = stack_mask(c), sp = stack_top(c);
 
 	for (unsigned i = 0; i < 8; i++) {
-		gva[i] = jit_seg_addr(c, X86_SS, (sp - (i + 1) * size) & mask, size, ACC_WRITE);
-		jit_probe(c, c->mmu, gva[i], size, ACC_WRITE);
+		uint64_t at = (sp - (i + 1) * size) & mask;
+
+		jit_write(c, c->mmu, jit_seg_addr(c, X86_SS, at, size, ACC_WRITE),
+			  gpr_read(c, i, size), size);
 	}
-	for (unsigned i = 0; i < 8; i++)
-		jit_write(c, c->mmu, gva[i], gpr_read(c, i, size), size);
 	stack_set(c, sp - 8 * size);
 }
 

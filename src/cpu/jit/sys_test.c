@@ -20,7 +20,10 @@ static int setup(void **state)
 	st = &f->c->st;
 	f->c->ea_seg = X86_DS;
 	f->c->ea = 0x6000;
+	f->c->cr4_offered = CR4_PAE | CR4_PGE;
 	f->cpuid.xcr0_mask = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;
+	f->cpuid.leaf[1] = (struct cpuid_leaf){.leaf = 7, .has_subleaves = true, .ebx = 2};
+	f->cpuid.count = 2; /* TSC_ADJUST */
 	return 0;
 }
 

@@ -19,8 +19,31 @@
  *   again: it sleeps until an interrupt or a kick by itself (it returns HALTED only
  *   when nothing could ever wake it: HLT with interrupts off and no NMI source).
  * KICKED: kick() was called; do what you kicked it for, then run again.
- * SHUTDOWN: triple fault. BREAKPOINT: a debugger's breakpoint. */
+ * SHUTDOWN: triple fault. BREAKPOINT: what set_debug asked for; vcpu.hit says what. */
 enum vcpu_stop { VCPU_HALTED, VCPU_KICKED, VCPU_SHUTDOWN, VCPU_BREAKPOINT };
+
+/* What a debugger wants a vCPU to stop for, unseen by the guest. Addresses are linear, in whatever
+ * address space the vCPU is. EXEC stops before the instruction that begins there, also when the
+ * vCPU goes on from there; the others after the instruction that touched one of the bytes.
+ * INT3: the caller has put an INT3 there; stop before it and keep it from the guest. */
+enum debug_kind { DEBUG_EXEC, DEBUG_WRITE, DEBUG_READ, DEBUG_ACCESS, DEBUG_INT3, DEBUG_KINDS };
+struct debug_point {
+	uint64_t gva;
+	uint32_t len;
+	enum debug_kind kind;
+};
+#define DEBUG_POINTS_MAX 64u
+struct engine_debug {
+	struct debug_point point[DEBUG_POINTS_MAX];
+	unsigned points;
+	bool step; /* stop after one instruction, and let no interrupt in before */
+};
+
+struct debug_hit {
+	bool step;            /* the step is done; else: */
+	enum debug_kind kind; /* of the point ... */
+	uint64_t gva;         /* ... and its address */
+};
 
 /* The PIC as the vCPU's LINT0 sees it (ExtINT). Any thread. */
 struct extint {
@@ -86,12 +109,15 @@ struct vcpu { /* base of each engine's per-vCPU object */
 	struct engine_vm *vm;
 	uint32_t index;           /* also its APIC ID */
 	struct lapic_port *lapic; /* set by the machine after vcpu_new, before run; NULL on KVM */
+	struct debug_hit hit;     /* after run returned VCPU_BREAKPOINT */
 };
 
 /* All but kick are called on the vCPU's own thread, or with that thread not in run. */
 struct engine {
 	const char *name; /* "kvm", "jit" */
 	bool own_lapic;   /* LAPICs live in the engine (KVM) */
+	/* Of set_debug: how many points besides those of kind INT3; bit n: takes enum debug_kind n. */
+	unsigned debug_points, debug_kinds;
 	int (*vm_new)(struct engine_vm **out, const struct engine_env *env, struct err *e);
 	void (*vm_free)(struct engine_vm *vm); /* after its vCPUs; accepts NULL */
 	int (*vcpu_new)(struct vcpu **out, struct engine_vm *vm, uint32_t index, struct err *e);
@@ -107,6 +133,11 @@ struct engine {
 	void (*irq)(struct vcpu *v);
 	int (*load)(struct vcpu *v, const struct x86_state *s, struct err *e);
 	int (*store)(struct vcpu *v, struct x86_state *s, struct err *e);
+	/* General, segment, control, debug and vector registers, and the MSRs that are registers,
+	 * as a debugger changes them; what moves by itself (LAPIC, TSC, events) stays. */
+	int (*load_regs)(struct vcpu *v, const struct x86_state *s, struct err *e);
+	/* Holds for the runs to come; NULL: nothing any more. */
+	int (*set_debug)(struct vcpu *v, const struct engine_debug *d, struct err *e);
 	/* The guest's TSC now, for the deadline timer of a LAPIC outside; any thread. NULL with
 	 * own_lapic. */
 	uint64_t (*tsc)(struct vcpu *v);

@@ -114,7 +114,7 @@ void jit_mode_update(struct jit_cpu *c)
 
 /* ---- from RIP to a block ---- */
 
-static void flush_all(struct jit_cpu *c)
+void jit_flush_code(struct jit_cpu *c)
 {
 	jit_fpu_leave(c);
 	jit_cache_flush(&c->vm->cache);
@@ -215,7 +215,7 @@ static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 			return b;
 		if (!full)
 			continue;
-		flush_all(c);
+		jit_flush_code(c);
 	}
 }
 
@@ -246,6 +246,8 @@ static void run_block(struct jit_cpu *c)
 			return;
 		e = jit_at(k, (jit_ref)c->tmp[3]);
 		c->st.rip = e->target;
+		if (c->p->debug.on && jit_debug_ends_block(c, jit_linear_rip(c)))
+			return;
 		b = lookup(c, 0);
 		if (k->flushes == flushes)
 			jit_edge_link(k, e, b);
@@ -280,7 +282,9 @@ static void step(struct jit_cpu *c)
 	atomic_store_explicit(&c->attention, 1, memory_order_relaxed); /* helpers come back */
 	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* before: IRET may set it for the next one */
 	c->no_trap = false;
+	c->p->stepping = true;
 	enter(c, b->start + b->entry_s);
+	c->p->stepping = false;
 	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
 	trap &= !c->no_trap;
@@ -292,8 +296,8 @@ static void step(struct jit_cpu *c)
 
 static bool must_step(const struct jit_cpu *c)
 {
-	return c->p->step_once || c->st.events.shadow || (c->st.rflags & RFLAGS_TF) ||
-	       (c->st.dr7 & 0xff);
+	return c->p->step_once || c->p->debug.want.step || c->st.events.shadow ||
+	       (c->st.rflags & RFLAGS_TF) || (c->st.dr7 & 0xff);
 }
 
 /* ---- events ---- */
@@ -381,7 +385,7 @@ static void drop_written(struct jit_cpu *c)
 	jit_fpu_leave(c);
 	n = jit_written_take(c->vm, page);
 	if (n > WRITTEN_MAX)
-		flush_all(c);
+		jit_flush_code(c);
 	else
 		for (uint32_t i = 0; i < n; i++)
 			if (jit_code_on_page(&c->vm->cache, page[i]))
@@ -392,6 +396,7 @@ static void drop_written(struct jit_cpu *c)
 static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 {
 	uint32_t seen = atomic_load(&c->p->wake);
+	bool running = c->st.mp_state == X86_RUNNING;
 
 	jit_fpu_leave(c);
 	atomic_exchange(&c->attention, 0);
@@ -401,7 +406,11 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 		return true;
 	}
 	deliver_loaded(c);
-	deliver_interrupt(c);
+	if (!c->p->debug.want.step || !running) {
+		deliver_interrupt(c);
+		if (c->p->debug.want.step && c->st.mp_state == X86_RUNNING)
+			jit_debug_stepped(c); /* that ended a halt */
+	}
 	if (c->st.mp_state == X86_RUNNING)
 		return false;
 	if (!(c->st.rflags & RFLAGS_IF) && !c->vcpu.lapic && c->st.mp_state == X86_HALTED) {
@@ -420,6 +429,17 @@ static bool must_attend(struct jit_cpu *c)
 	       c->st.events.interrupt_injected || c->st.events.nmi_injected;
 }
 
+/* For the debugger. In the middle of an instruction (step_once) there is no stop. */
+static bool debug_stops(struct jit_cpu *c)
+{
+	if (!c->p->debug.hit &&
+	    (c->st.mp_state != X86_RUNNING || c->p->step_once || !jit_debug_here(c)))
+		return false;
+	c->p->debug.hit = false;
+	jit_fpu_leave(c);
+	return true;
+}
+
 enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool single)
 {
 	/* clang does not know that the code below comes back to the setjmp, and may use a
@@ -436,13 +456,19 @@ enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool 
 		if (c->p->leave == LEAVE_SHUTDOWN)
 			return VCPU_SHUTDOWN;
 		if (c->p->leave == LEAVE_STEP) {
+			c->p->stepping = false;
 			c->p->step_once = true;
 		} else { /* LEAVE_RAISE */
 			c->p->step_once = false;
 			c->dr6_hits = 0; /* the instruction did not finish, or this tells of them */
+			if (c->p->stepping)
+				c->p->debug.hit = false;
+			c->p->stepping = c->committed = false;
 			jit_deliver_exception(c);
 			if (c->p->single)
 				return VCPU_KICKED;
+			if (c->p->debug.want.step)
+				jit_debug_stepped(c);
 		}
 	}
 	if (c->p->single) {
@@ -455,13 +481,18 @@ enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool 
 	for (;;) {
 		if (must_attend(c) && attend(c, &why))
 			return why;
+		if (c->p->debug.on && debug_stops(c))
+			return VCPU_BREAKPOINT;
 		if (c->st.mp_state != X86_RUNNING)
 			continue;
+		c->committed = false;
 		if (!must_step(c)) {
 			run_block(c);
 			continue;
 		}
 		step(c);
 		c->p->step_once = false;
+		if (c->p->debug.want.step && !c->p->debug.hit)
+			jit_debug_stepped(c);
 	}
 }

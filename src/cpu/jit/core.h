@@ -7,6 +7,15 @@
 /* Why translated code, or a helper, came back to the run loop. */
 enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN };
 
+/* What set_debug asked for (debug.c). */
+struct jit_debug {
+	struct engine_debug want;
+	bool watches;              /* want has points that are not for execution */
+	bool on;                   /* anything to do for the run loop */
+	bool hit;                  /* vcpu.hit is to be reported */
+	struct engine_debug built; /* whose points the blocks were made for */
+};
+
 #define TLB_LIST 256
 struct jit_priv {
 	void *env[5]; /* __builtin_setjmp buffer of the run loop */
@@ -33,6 +42,8 @@ struct jit_priv {
 	struct spin spin;        /* before that */
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
+	bool stepping;                /* in step mode's code: operands are in the bounce buffer */
+	struct jit_debug debug;
 };
 
 /* engine_slow.c */
@@ -43,6 +54,8 @@ void jit_fpu_enter(struct jit_cpu *c);
 uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX]);
 /* core.c: runs until something for the caller happens; single: one instruction. */
 enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
+/* Drops all translated code; no vCPU runs any. */
+void jit_flush_code(struct jit_cpu *c);
 
 /* The site word that translated code hands to the slow path of an access. */
 #define SITE_SIZE(s)   ((s)&0xfff)
@@ -77,6 +90,24 @@ void jit_masked_in(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to,
 /* masked_slow.c: which bytes of its memory operand the masked instruction at st.rip touches
  * (bit n: byte n), from the mask in st.xsave. */
 uint64_t jit_masked_bytes(struct jit_cpu *c, unsigned size);
+
+/* debug.c: a debugger's points. While any is for data, the soft TLB gives no direct access to its
+ * page, and accesses that touch it are done in step mode. Blocks end before one for execution. */
+static inline bool jit_debug_ends_block(const struct jit_cpu *c, uint64_t gva)
+{
+	for (unsigned n = 0; n < c->p->debug.want.points; n++)
+		if (c->p->debug.want.point[n].kind == DEBUG_EXEC &&
+		    c->p->debug.want.point[n].gva == gva)
+			return true;
+	return false;
+}
+/* A point for execution at st.rip; noted as hit. */
+bool jit_debug_here(struct jit_cpu *c);
+/* Is any byte of [gva, gva + len) watched for such an access? A write watch does not mind reads. */
+bool jit_debug_watched(const struct jit_cpu *c, uint64_t gva, uint64_t len, bool write);
+/* A helper accesses it: in step mode it is noted as hit, else the instruction begins anew there. */
+void jit_debug_touch(struct jit_cpu *c, uint64_t gva, uint64_t len, bool write);
+void jit_debug_stepped(struct jit_cpu *c); /* the step is done */
 
 /* thunks.c */
 void jit_thunks_make(struct jit_cache *k);

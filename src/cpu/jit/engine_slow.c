@@ -339,6 +339,55 @@ static int store(struct vcpu *v, struct x86_state *s, struct err *e)
 	return 0;
 }
 
+/* Up to the segments, control registers and those MSRs that are registers of a kind. */
+static int load_regs(struct vcpu *v, const struct x86_state *s, struct err *e)
+{
+	struct jit_cpu *c = to_jit(v);
+
+	c->fpu_live = false;
+	memcpy(&c->st, s, offsetof(struct x86_state, pat));
+	memcpy(c->st.xsave, s->xsave, sizeof c->st.xsave);
+	xsave_sanitize(c);
+	jit_flags_set_arith(c, (uint32_t)s->rflags);
+	c->p->step_once = false;
+	jit_tlb_flush(c, true);
+	jit_mode_update(c);
+	return 0;
+}
+
+static bool same_points(const struct engine_debug *a, const struct engine_debug *b)
+{
+	return a->points == b->points &&
+	       memcmp(a->point, b->point, a->points * sizeof a->point[0]) == 0;
+}
+
+/* Debuggers take out all points at each stop, step over one, and put them back: code is made anew
+ * only when the vCPU is to run freely with other points than it was made for. */
+static int set_debug(struct vcpu *v, const struct engine_debug *d, struct err *e)
+{
+	static const struct engine_debug none;
+	struct jit_debug *to = &to_jit(v)->p->debug;
+	bool watches = false;
+
+	d = d ? d : &none;
+	for (unsigned n = 0; n < d->points; n++) {
+		if (!(BIT(d->point[n].kind) & engine_jit.debug_kinds))
+			return err_set(e, ENOTSUP, "a point of kind %u", d->point[n].kind);
+		watches |= d->point[n].kind != DEBUG_EXEC;
+	}
+	if ((watches || to->watches) && !same_points(d, &to->want))
+		jit_tlb_flush(to_jit(v), true);
+	to->want = *d;
+	to->watches = watches;
+	to->on = d->points || d->step;
+	to->hit = false;
+	if (!d->step && !same_points(d, &to->built)) {
+		jit_flush_code(to_jit(v));
+		to->built = *d;
+	}
+	return 0;
+}
+
 static void stats(struct engine_vm *base, char *to, uint32_t len)
 {
 	const struct jit_cache *k = &to_vm(base)->cache;
@@ -351,6 +400,8 @@ static void stats(struct engine_vm *base, char *to, uint32_t len)
 
 const struct engine engine_jit = {
 	.name = "jit",
+	.debug_points = DEBUG_POINTS_MAX,
+	.debug_kinds = BIT(DEBUG_EXEC) | BIT(DEBUG_WRITE) | BIT(DEBUG_READ) | BIT(DEBUG_ACCESS),
 	.vm_new = vm_new,
 	.vm_free = vm_free,
 	.vcpu_new = vcpu_new,
@@ -361,6 +412,8 @@ const struct engine engine_jit = {
 	.irq = irq,
 	.load = load,
 	.store = store,
+	.load_regs = load_regs,
+	.set_debug = set_debug,
 	.tsc = guest_tsc,
 	.freeze = freeze,
 	.stats = stats,

@@ -105,6 +105,7 @@ struct jit_cpu {
 	uint8_t delivering_class; /* ... of this class (deliver.c) */
 	bool no_trap;             /* the instruction cleared TF before its single-step trap */
 	uint8_t dr6_hits;         /* data breakpoints touched that are not reported yet */
+	bool committed; /* the helper has changed state, and cannot begin anew (debug.c) */
 	struct jit_exception exc; /* under delivery or raised */
 	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
 	uint64_t frozen_tsc;      /* the guest's, while it stands still */

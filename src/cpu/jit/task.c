@@ -217,6 +217,7 @@ void task_switch(struct jit_cpu *c, uint16_t sel, enum task_switch why, const st
 
 	if (why == TASK_IRET)
 		eflags &= ~RFLAGS_NT;
+	c->committed = true;
 	save_task(c, old, (uint32_t)e->next, eflags);
 	if (!nested && has_old)
 		set_busy(c, old_gva, false);

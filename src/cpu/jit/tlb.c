@@ -131,6 +131,12 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	t->tag_read = page;
 	t->tag_write =
 		map.writable && !jit_code_on_page(&c->vm->cache, map.gpa) ? page : no_tag(slot);
+	if (c->p->debug.watches) {
+		if (jit_debug_watched(c, page, 4096, true))
+			t->tag_write = no_tag(slot);
+		if (jit_debug_watched(c, page, 4096, false))
+			t->tag_read = t->tag_write = no_tag(slot);
+	}
 	t->hva = (uint64_t)hva;
 	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0);
 	if (map.large)
@@ -243,6 +249,8 @@ void jit_read_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, void *to, uns
 
 	if (c->st.dr7 & 0xff)
 		jit_watch(c, gva, len, false);
+	if (c->p->debug.watches)
+		jit_debug_touch(c, gva, len, false);
 	if ((gva & 0xfff) + len > 4096 && len <= 4096)
 		jit_probe(c, m, gva, len, ACC_READ);
 	for (unsigned n; len; len -= n, at += n, gva += n) {
@@ -257,6 +265,8 @@ void jit_write_buf(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const void *
 
 	if (c->st.dr7 & 0xff)
 		jit_watch(c, gva, len, true);
+	if (c->p->debug.watches)
+		jit_debug_touch(c, gva, len, true);
 	if ((gva & 0xfff) + len > 4096)
 		for (uint64_t page = gva & ~0xfffull; page < gva + len; page += 4096)
 			jit_probe(c, m, max_u64(page, gva), 1, ACC_WRITE);
@@ -286,6 +296,9 @@ void jit_probe(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned len, en
 	page_for(c, m, gva, a, false, &gpa);
 	if ((gva & 0xfff) + len > 4096)
 		page_for(c, m, (gva | 0xfff) + 1, a, false, &gpa);
+	/* Whoever probes may have effects before the access itself. */
+	if (c->p->debug.watches && !c->p->stepping)
+		jit_debug_touch(c, gva, len, a == ACC_WRITE);
 }
 
 void *jit_ram(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a, unsigned *left)
@@ -293,7 +306,9 @@ void *jit_ram(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a
 	gpa_t gpa;
 	uint8_t *page = page_for(c, m, gva, a, false, &gpa);
 
-	if (!page || (c->st.dr7 & 0xff) || (a == ACC_WRITE && jit_code_on_page(&c->vm->cache, gpa)))
+	if (!page || (c->st.dr7 & 0xff) ||
+	    (c->p->debug.watches && jit_debug_watched(c, gva & ~0xfffull, 4096, a == ACC_WRITE)) ||
+	    (a == ACC_WRITE && jit_code_on_page(&c->vm->cache, gpa)))
 		return NULL;
 	*left = 4096 - (gva & 0xfff);
 	return page + (gva & 0xfff);
@@ -381,6 +396,15 @@ static uint8_t *miss_across(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	return at;
 }
 
+static bool site_watched(const struct jit_cpu *c, uint64_t gva, uint32_t site)
+{
+	unsigned size = SITE_SIZE(site);
+	bool reads = !(site & SITE_WRITE) || (site & SITE_READ);
+
+	return ((site & SITE_WRITE) && jit_debug_watched(c, gva, size, true)) ||
+	       (reads && jit_debug_watched(c, gva, size, false));
+}
+
 uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 {
 	unsigned size = SITE_SIZE(site);
@@ -397,6 +421,8 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	jit_check_flat(c, gva, size - 1, site);
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)))
 		jit_raise_err(c, X86_GP, 0);
+	if (c->p->debug.watches && site_watched(c, gva, site))
+		jit_leave(c, LEAVE_STEP);
 	if ((gva & 0xfff) + size > 4096) {
 		at = miss_across(c, gva, site);
 	} else {

@@ -136,7 +136,7 @@ int kvm_serve_exit(struct kvm_cpu *c, enum vcpu_stop *why, struct err *e)
 	case KVM_EXIT_SYSTEM_EVENT: return 1;
 	case KVM_EXIT_HLT: *why = VCPU_HALTED; return 0;
 	case KVM_EXIT_SHUTDOWN: *why = VCPU_SHUTDOWN; return 0;
-	case KVM_EXIT_DEBUG: *why = VCPU_BREAKPOINT; return 0;
+	case KVM_EXIT_DEBUG: return kvm_debug_exit(c, why, e);
 	case KVM_EXIT_INTERNAL_ERROR: return kvm_step_aside(c, why, e);
 	case KVM_EXIT_FAIL_ENTRY: return fail_entry(c, e);
 	default: return fail_exit(c, e);

@@ -3,7 +3,7 @@
  * vm.c makes the VM: memory slots, the split irqchip (LAPICs in the kernel; PIC, PIT and
  * IOAPIC are our models, as on the JIT), and message-signalled interrupts. vcpu.c makes
  * vCPUs, runs, steps and kicks them; exits.c serves what they exit for; regs.c moves
- * x86_state in and out; ioevent.c has the kernel do writes that only signal; aside.c has the JIT execute one instruction that KVM cannot. */
+ * x86_state in and out; ioevent.c has the kernel do writes that only signal; aside.c has the JIT execute one instruction that KVM cannot; debug.c stops for a debugger. */
 #pragma once
 
 #include <linux/kvm.h>
@@ -17,6 +17,8 @@
 
 #define KVM_MSRS_MAX 160
 #define KVM_PINS     24 /* of our IOAPIC */
+
+#define KVM_DEBUG_SLOTS 4u /* debug registers */
 
 struct kvm_vm {
 	struct engine_vm base;
@@ -56,6 +58,11 @@ struct kvm_cpu {
 
 	uint32_t msr[KVM_MSRS_MAX]; /* numbers that this KVM has, of msr_table's */
 	unsigned msrs;
+
+	struct engine_debug debug;
+	const struct debug_point *slot[KVM_DEBUG_SLOTS]; /* of debug, by debug register */
+	bool halted;                                     /* when debug was set */
+	bool stepping;                                   /* in engine->step */
 
 	struct engine_vm *jit_vm; /* for stepping aside; both made when first needed */
 	struct vcpu *jit;
@@ -114,6 +121,12 @@ int kvm_store_parts(struct kvm_cpu *c, struct x86_state *s, unsigned parts, stru
 int kvm_load_parts(struct kvm_cpu *c, const struct x86_state *s, unsigned parts, struct err *e);
 /* Finds out which MSRs this KVM has. */
 int kvm_list_msrs(struct kvm_cpu *c, struct err *e);
+
+/* --- debug.c --- */
+int kvm_set_debug(struct vcpu *v, const struct engine_debug *d, struct err *e);
+int kvm_singlestep(struct kvm_cpu *c, bool on, struct err *e); /* for engine->step */
+/* As kvm_serve_exit. */
+int kvm_debug_exit(struct kvm_cpu *c, enum vcpu_stop *why, struct err *e);
 
 /* --- aside.c --- */
 /* Executes the instruction at RIP on the JIT, with no event delivered that is not already

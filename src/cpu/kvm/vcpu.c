@@ -274,6 +274,7 @@ static int offer_extint(struct kvm_cpu *c, struct err *e)
 /* One KVM_RUN with what goes before and after. 1: again; 0: *why; or an error. */
 static int run_once(struct kvm_cpu *c, enum vcpu_stop *why, struct err *e)
 {
+	uint64_t asides = c->asides;
 	int r;
 
 	__atomic_store_n(&c->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
@@ -286,8 +287,14 @@ static int run_once(struct kvm_cpu *c, enum vcpu_stop *why, struct err *e)
 	r = offer_extint(c, e);
 	if (r < 0)
 		return r;
-	if (ioctl(c->fd, KVM_RUN, 0) == 0)
-		return kvm_serve_exit(c, why, e);
+	if (ioctl(c->fd, KVM_RUN, 0) == 0) {
+		r = kvm_serve_exit(c, why, e);
+		if (r <= 0 || !c->debug.step || c->asides == asides)
+			return r;
+		c->base.hit = (struct debug_hit){.step = true}; /* the JIT did that step */
+		*why = VCPU_BREAKPOINT;
+		return 0;
+	}
 	c->unfinished = false;
 	if (errno == EAGAIN) /* a vCPU that waits for INIT or SIPI woke up */
 		return 1;
@@ -312,17 +319,6 @@ static int kvm_run_(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 	return r;
 }
 
-static int set_singlestep(struct kvm_cpu *c, bool on, struct err *e)
-{
-	struct kvm_guest_debug d = {
-		.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0,
-	};
-
-	if (ioctl(c->fd, KVM_SET_GUEST_DEBUG, &d) < 0)
-		return err_sys(e, errno, "KVM_SET_GUEST_DEBUG");
-	return 0;
-}
-
 static bool is_halted(struct kvm_cpu *c)
 {
 	struct kvm_mp_state mp;
@@ -335,7 +331,7 @@ static int kvm_step(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 {
 	struct kvm_cpu *c = to_kvm_cpu(v);
 	uint64_t asides = c->asides;
-	int r = set_singlestep(c, true, e), off;
+	int r = kvm_singlestep(c, true, e), off;
 
 	if (r < 0)
 		return r;
@@ -346,7 +342,7 @@ static int kvm_step(struct vcpu *v, enum vcpu_stop *why, struct err *e)
 	atomic_store(&c->tid, 0);
 	if (c->has_timer)
 		set_tick(c, 0);
-	off = set_singlestep(c, false, r < 0 ? NULL : e);
+	off = kvm_singlestep(c, false, r < 0 ? NULL : e);
 	if (r < 0)
 		return r;
 	if (r > 0 || *why == VCPU_BREAKPOINT)
@@ -388,6 +384,19 @@ static int kvm_store(struct vcpu *v, struct x86_state *s, struct err *e)
 	return r < 0 ? err_wrap(e, "store vCPU %u from KVM", v->index) : r;
 }
 
+static int kvm_load_regs(struct vcpu *v, const struct x86_state *s, struct err *e)
+{
+	struct kvm_cpu *c = to_kvm_cpu(v);
+	int r = finish_exit(c, e);
+
+	if (r == 0)
+		r = kvm_load_parts(c, s,
+				   KVM_PART_REGS | KVM_PART_SREGS | KVM_PART_FPU | KVM_PART_MSRS |
+					   KVM_PART_DEBUG,
+				   e);
+	return r < 0 ? err_wrap(e, "registers of vCPU %u into KVM", v->index) : r;
+}
+
 /* The clock and the TSC are set again, so that kvmclock, which KVM makes of them, goes on from
  * where it was. Where KVM refuses (a guest's TSC can only be the host's), time has jumped. */
 static void kvm_freeze(struct vcpu *v, bool frozen)
@@ -407,6 +416,8 @@ static void kvm_freeze(struct vcpu *v, bool frozen)
 const struct engine engine_kvm = {
 	.name = "kvm",
 	.own_lapic = true,
+	.debug_points = KVM_DEBUG_SLOTS,
+	.debug_kinds = BIT(DEBUG_EXEC) | BIT(DEBUG_WRITE) | BIT(DEBUG_ACCESS) | BIT(DEBUG_INT3),
 	.vm_new = kvm_vm_new,
 	.vm_free = kvm_vm_free,
 	.vcpu_new = kvm_vcpu_new,
@@ -418,4 +429,6 @@ const struct engine engine_kvm = {
 	.load = kvm_load,
 	.freeze = kvm_freeze,
 	.store = kvm_store,
+	.load_regs = kvm_load_regs,
+	.set_debug = kvm_set_debug,
 };

@@ -90,7 +90,8 @@ void jit_mode_update(struct jit_cpu *c)
 			(segs_flat(s) ? 0 : MODE_SEGS);
 	if (mode & MODE_SEGS)
 		cs = (struct jit_cs){(uint32_t)s->seg[X86_CS].base, s->seg[X86_CS].limit};
-	if (s->seg[X86_SS].attr & SEG_DB)
+	/* 64-bit code takes no notice of SS.B, which SYSCALL sets and an interrupt clears. */
+	if ((s->seg[X86_SS].attr & SEG_DB) && !(mode & MODE_CODE64))
 		mode |= MODE_STACK32;
 	if (s->cr0 & CR0_PG)
 		mode |= MODE_PAGING;

@@ -57,10 +57,10 @@ static const struct feature_rule jit_rules[] = {
 	{0x80000001, 0, CPUID_ECX, B(5) | B(6) | B(7) | B(8) | B(22), B(0)},
 	/* MMXEXT FXSR_OPT; SYSCALL NX PDPE1GB RDTSCP LM */
 	{0x80000001, 0, CPUID_EDX, B(22) | B(25), B(11) | B(20) | B(26) | B(27) | B(29)},
-	/* XSAVE saves error pointers, SSB_NO, BTC_NO */
-	{0x80000008, 0, CPUID_EBX, B(2) | B(26) | B(29), 0},
-	/* no nested data breakpoint, LFENCE serialises, SRSO_NO; a null selector clears the base */
-	{0x80000021, 0, CPUID_EAX, B(0) | B(2) | B(29), B(6)},
+	/* XSAVE saves error pointers, SSB_NO */
+	{0x80000008, 0, CPUID_EBX, B(2) | B(26), 0},
+	/* no nested data breakpoint, LFENCE serialises; a null selector clears the base */
+	{0x80000021, 0, CPUID_EAX, B(0) | B(2), B(6)},
 };
 
 /* Features that need a state component. */
@@ -197,6 +197,7 @@ static void drop(struct cpuid_table *t, const struct feature_rule *r, unsigned n
 /* Clears what no rule names in the feature leaves, and adds what the engine makes. */
 static void cut_to_jit(struct cpuid_table *t)
 {
+
 	for (unsigned i = 0; i < ARRAY_SIZE(jit_rules); i++) {
 		const struct feature_rule *r = &jit_rules[i];
 		struct cpuid_leaf *l = find_mutable(t, r->leaf, r->subleaf);
@@ -204,6 +205,18 @@ static void cut_to_jit(struct cpuid_table *t)
 		if (!l)
 			continue;
 		*leaf_reg(l, r->reg) = (*leaf_reg(l, r->reg) & r->from_host) | r->always;
+	}
+}
+
+/* Mitigations by the guest have no effect in translation (docs/jit.md). */
+static void spare_mitigations(struct cpuid_table *t)
+{
+	if (cpuid_is_amd(t)) {
+		find_mutable(t, 0x80000008, 0)->ebx |= B(29);        /* BTC_NO */
+		find_mutable(t, 0x80000021, 0)->eax |= B(8) | B(29); /* automatic IBRS, SRSO_NO */
+		find_mutable(t, 0x80000021, 0)->ecx |= B(1) | B(2);  /* TSA_SQ_NO, TSA_L1_NO */
+	} else {
+		find_mutable(t, 7, 0)->edx |= B(26) | B(29); /* IBRS, ARCH_CAPABILITIES */
 	}
 }
 
@@ -430,6 +443,8 @@ int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 	r = cpuid_cut_to_model(t, o->model, e);
 	if (r < 0)
 		return r;
+	if (o->jit)
+		spare_mitigations(t);
 	/* Last: reading leaves is slow in a VM, and is part of the time to measure over. */
 	t->tsc_hz = o->tsc_hz ? o->tsc_hz : tsc_hz_measured(begin);
 	add_frequencies(t, o->apic_hz ? o->apic_hz : APIC_HZ_DEFAULT);

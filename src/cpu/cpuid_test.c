@@ -76,6 +76,21 @@ static void xsave_size_follows_xcr0(void **state)
 	assert_int_equal(out[1], 576 + 256);
 }
 
+/* What a guest does against speculation has no effect in translation. */
+static void the_jit_asks_for_no_mitigations(void **state)
+{
+	if (!cpuid_is_amd(&t)) {
+		assert_true(cpuid_has(&t, 7, 0, CPUID_EDX, 26) &&
+			    cpuid_has(&t, 7, 0, CPUID_EDX, 29));
+		return;
+	}
+	assert_true(cpuid_has(&t, 0x80000008, 0, CPUID_EBX, 29));
+	assert_true(cpuid_has(&t, 0x80000021, 0, CPUID_EAX, 8));
+	assert_true(cpuid_has(&t, 0x80000021, 0, CPUID_EAX, 29));
+	assert_true(cpuid_has(&t, 0x80000021, 0, CPUID_ECX, 1));
+	assert_true(cpuid_has(&t, 0x80000021, 0, CPUID_ECX, 2));
+}
+
 static void kvm_leaves_name_the_frequencies(void **state)
 {
 	uint32_t out[4];
@@ -205,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup(what_the_engine_does_not_carry_is_absent, setup),
 		cmocka_unit_test_setup(osxsave_and_apic_id_follow_the_vcpu, setup),
 		cmocka_unit_test_setup(xsave_size_follows_xcr0, setup),
+		cmocka_unit_test_setup(the_jit_asks_for_no_mitigations, setup),
 		cmocka_unit_test_setup(kvm_leaves_name_the_frequencies, setup),
 		cmocka_unit_test_setup(unknown_leaves_do_not_fail, setup),
 		cmocka_unit_test_setup(the_measured_tsc_is_near_what_time_says, setup),

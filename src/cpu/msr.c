@@ -39,7 +39,7 @@ static const struct msr_desc table[] = {
 	VALUE(0x8b, MSR_IGNORED, 0),                        /* microcode revision */
 	VALUE(0xce, 0, 0),                                  /* PLATFORM_INFO */
 	VALUE(0xfe, 0, 0x508),                              /* IA32_MTRRCAP: 8 ranges, fixed, WC */
-	VALUE(0x10a, 0, 0),                                 /* IA32_ARCH_CAPABILITIES */
+	VALUE(MSR_ARCH_CAPABILITIES, 0, 0),                 /* KVM has its own */
 	VALUE(MSR_FLUSH_CMD, MSR_IGNORED | MSR_BY_CPUID, 0),
 	VALUE(0x140, MSR_IGNORED, 0), /* MISC_FEATURES_ENABLES */
 	FIELD(0x174, sysenter_cs, 0, 0xffffffff),
@@ -88,7 +88,8 @@ static const struct msr_desc table[] = {
 	FIELD(0x4b564d02, kvm_async_pf, 0, ALL),
 	FIELD(0x4b564d03, kvm_steal_time, 0, ALL),
 	FIELD(0x4b564d04, kvm_pv_eoi, 0, ALL),
-	FIELD(MSR_EFER, efer, MSR_IN_SREGS | MSR_ACTS, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
+	FIELD(MSR_EFER, efer, MSR_IN_SREGS | MSR_ACTS,
+	      EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS),
 	FIELD(0xc0000081, star, 0, ALL),
 	FIELD(0xc0000082, lstar, MSR_CANONICAL, ALL),
 	FIELD(0xc0000083, cstar, MSR_CANONICAL, ALL),

@@ -54,20 +54,26 @@ static inline uint64_t msr_read(const struct x86_state *s, const struct msr_desc
 	return d->flags & MSR_CONST ? d->bits : *(const uint64_t *)((const char *)s + d->offset);
 }
 
-#define MSR_TSC             0x10
-#define MSR_APIC_BASE       0x1b
-#define MSR_TSC_ADJUST      0x3b
-#define MSR_SPEC_CTRL       0x48
-#define MSR_PRED_CMD        0x49
-#define MSR_FLUSH_CMD       0x10b
-#define MSR_TSC_DEADLINE    0x6e0
-#define MSR_X2APIC_FIRST    0x800
-#define MSR_X2APIC_LAST     0x8ff
-#define MSR_XSS             0xda0
-#define MSR_EFER            0xc0000080
-#define MSR_FS_BASE         0xc0000100
-#define MSR_GS_BASE         0xc0000101
-#define MSR_KERNEL_GS_BASE  0xc0000102
-#define MSR_TSC_AUX         0xc0000103
-#define MSR_KVM_WALL_CLOCK  0x4b564d00
-#define MSR_KVM_SYSTEM_TIME 0x4b564d01
+/* IA32_ARCH_CAPABILITIES where translated code runs: no mitigation by the guest has any effect, so
+ * none is asked for (docs/jit.md). RDCL_NO IBRS_ALL SKIP_L1DFL SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO,
+ * SBDR_SSDP_NO FBSDP_NO PSDP_NO BHI_NO PBRSB_NO GDS_NO RFDS_NO, ITS_NO. */
+#define ARCH_CAPABILITIES_JIT 0x400000000d10e17bull
+
+#define MSR_TSC               0x10
+#define MSR_APIC_BASE         0x1b
+#define MSR_TSC_ADJUST        0x3b
+#define MSR_SPEC_CTRL         0x48
+#define MSR_PRED_CMD          0x49
+#define MSR_ARCH_CAPABILITIES 0x10a
+#define MSR_FLUSH_CMD         0x10b
+#define MSR_TSC_DEADLINE      0x6e0
+#define MSR_X2APIC_FIRST      0x800
+#define MSR_X2APIC_LAST       0x8ff
+#define MSR_XSS               0xda0
+#define MSR_EFER              0xc0000080
+#define MSR_FS_BASE           0xc0000100
+#define MSR_GS_BASE           0xc0000101
+#define MSR_KERNEL_GS_BASE    0xc0000102
+#define MSR_TSC_AUX           0xc0000103
+#define MSR_KVM_WALL_CLOCK    0x4b564d00
+#define MSR_KVM_SYSTEM_TIME   0x4b564d01

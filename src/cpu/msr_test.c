@@ -60,6 +60,7 @@ static void addresses_must_be_canonical(void **unused)
 static void reserved_bits_and_types_are_refused(void **unused)
 {
 	assert_true(msr_writable(msr_find(MSR_EFER), EFER_NXE | EFER_SCE, 48));
+	assert_true(msr_writable(msr_find(MSR_EFER), EFER_AUTOIBRS, 48));
 	assert_false(msr_writable(msr_find(MSR_EFER), BIT(12), 48));
 	assert_true(msr_writable(msr_find(0x277), 0x0007040600070406, 48));
 	assert_false(msr_writable(msr_find(0x277), 0x0007040600070402, 48));

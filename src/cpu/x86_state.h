@@ -136,10 +136,11 @@ void x86_state_print(const struct x86_state *s, char *to, uint32_t len);
 #define CR4_SMAP       0x200000u
 #define CR4_PKE        0x400000u
 
-#define EFER_SCE 0x001u
-#define EFER_LME 0x100u
-#define EFER_LMA 0x400u
-#define EFER_NXE 0x800u
+#define EFER_SCE      0x001u
+#define EFER_LME      0x100u
+#define EFER_LMA      0x400u
+#define EFER_NXE      0x800u
+#define EFER_AUTOIBRS 0x200000u
 
 #define RFLAGS_CF    0x00000001u
 #define RFLAGS_FIXED 0x00000002u

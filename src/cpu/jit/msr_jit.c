@@ -60,7 +60,12 @@ bool jit_msr_read(struct jit_cpu *c, uint32_t msr, uint64_t *v)
 		return false;
 	if (d->flags & MSR_LAPIC && c->vcpu.lapic)
 		return lapic_read(c, msr, v);
-	*v = msr == MSR_TSC ? jit_tsc(c) : msr_read(&c->st, d);
+	if (msr == MSR_TSC)
+		*v = jit_tsc(c);
+	else if (msr == MSR_ARCH_CAPABILITIES && !c->env->always_loaded)
+		*v = ARCH_CAPABILITIES_JIT;
+	else
+		*v = msr_read(&c->st, d);
 	return true;
 }
 
@@ -70,6 +75,11 @@ static bool write_efer(struct jit_cpu *c, uint64_t v)
 
 	if ((changed & EFER_LME) && (c->st.cr0 & CR0_PG))
 		return false;
+	if (changed & EFER_AUTOIBRS) {
+		jit_fpu_leave(c); /* as in offered() */
+		if (!cpuid_has(c->env->cpuid, 0x80000021, 0, CPUID_EAX, 8))
+			return false;
+	}
 	c->st.efer = (v & ~(uint64_t)EFER_LMA) | (c->st.efer & EFER_LMA);
 	if (changed & EFER_NXE)
 		jit_tlb_flush(c, true);

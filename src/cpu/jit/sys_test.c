@@ -275,6 +275,8 @@ static void msrs_check_what_they_are_given(void **state)
 	assert_int_equal(wrmsr(MSR_EFER, EFER_LMA | EFER_SCE), X86_GP); /* LME under paging */
 	assert_int_equal(wrmsr(MSR_EFER, EFER_LME | EFER_NXE), FAKE_NONE);
 	assert_int_equal(st->efer, EFER_LMA | EFER_LME | EFER_NXE);
+	assert_int_equal(wrmsr(MSR_EFER, EFER_LME | EFER_NXE | EFER_AUTOIBRS), X86_GP);
+	assert_int_equal(rdmsr(MSR_ARCH_CAPABILITIES), ARCH_CAPABILITIES_JIT);
 	assert_int_equal(f->flushes, 1);
 }
 

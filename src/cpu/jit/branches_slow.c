@@ -25,10 +25,12 @@ static void step_exit(struct xlate *x, struct emit *e, uint64_t target, uint8_t 
 
 void x_exit_to(struct xlate *x, uint64_t target)
 {
-	if (x->step)
+	if (x->step) {
 		step_exit(x, &x->hot, target, x->flags);
-	else
+	} else {
+		jit_align_jump(&x->hot, 1);
 		put_edge(x, e_jmp(&x->hot), target);
+	}
 }
 
 static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
@@ -37,6 +39,7 @@ static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
 		e_jcc_to(&x->hot, cc, x->cold.p);
 		step_exit(x, &x->cold, target, x->flags);
 	} else {
+		jit_align_jump(&x->hot, 2);
 		put_edge(x, e_jcc(&x->hot, cc), target);
 	}
 }

@@ -35,38 +35,64 @@ static unsigned page_bucket(uint64_t gva, uint32_t mode)
 	return (unsigned)((gva >> 12) * 0x9e3779b1u + mode * 0x85ebca6bu) >> 7 & (PAGE_HASH - 1);
 }
 
-struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
-			      struct jit_cs cs)
+/* Lists are read without the lock while they change under it: what is put in front is whole
+ * before, and a reader that an element moves away from sees the rest once more, or misses some of
+ * it. Who found nothing looks again under the lock. */
+#define LOOK(list)    __atomic_load_n(&(list), __ATOMIC_ACQUIRE)
+#define SET(list, to) __atomic_store_n(&(list), to, __ATOMIC_RELEASE)
+#define FRONT_IS_NEAR 4 /* elements */
+
+struct jit_page *jit_page_look_up(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
+				  struct jit_cs cs)
 {
-	struct jit_page **h, *p;
-	struct jit_phys *phys;
+	struct jit_page **h = &k->hash[page_bucket(gva & ~0xfffull, mode ^ cs.base)], *p;
+	unsigned depth = 0;
 
 	gva &= ~0xfffull;
 	gpa &= ~0xfffull;
-	h = &k->hash[page_bucket(gva, mode ^ cs.base)];
-	for (struct jit_page **at = h; (p = *at); at = &p->next_hash)
+	for (p = LOOK(*h); p; p = LOOK(p->next_hash), depth++)
 		if (p->gva == gva && p->gpa == gpa && p->mode == mode && p->cs.base == cs.base &&
-		    p->cs.limit == cs.limit) {
-			*at = p->next_hash; /* what is asked for now is asked for again soon */
-			p->next_hash = *h;
-			*h = p;
-			return p;
-		}
+		    p->cs.limit == cs.limit)
+			break;
+	/* What is asked for now is asked for again soon. */
+	if (p && depth > FRONT_IS_NEAR && futex_trylock(&k->lock)) {
+		for (struct jit_page **at = h; *at; at = &(*at)->next_hash)
+			if (*at == p) {
+				SET(*at, p->next_hash);
+				SET(p->next_hash, *h);
+				SET(*h, p);
+				break;
+			}
+		futex_give(&k->lock);
+	}
+	return p;
+}
 
+struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
+			      struct jit_cs cs)
+{
+	struct jit_page *p = jit_page_look_up(k, gva, gpa, mode, cs), **h;
+	struct jit_phys *phys;
+
+	if (p)
+		return p;
+	gva &= ~0xfffull;
+	gpa &= ~0xfffull;
+	h = &k->hash[page_bucket(gva, mode ^ cs.base)];
 	phys = k->phys[gpa >> 12];
 	if (!phys)
 		phys = jit_cache_alloc(k, sizeof *phys);
 	p = phys ? jit_cache_alloc(k, sizeof *p) : NULL;
 	if (!p)
 		return NULL;
-	k->phys[gpa >> 12] = phys;
+	SET(k->phys[gpa >> 12], phys);
 	p->gva = gva;
 	p->gpa = gpa;
 	p->mode = mode;
 	p->cs = cs;
 	p->id = ++k->next_id;
 	p->next_hash = *h;
-	*h = p;
+	SET(*h, p);
 	p->next_phys = phys->pages;
 	phys->pages = p;
 	return p;
@@ -77,19 +103,26 @@ static unsigned block_bucket(uint64_t gva)
 	return (gva ^ gva >> 4 ^ gva >> 8) % PAGE_BUCKETS;
 }
 
-struct jit_block *jit_page_find(const struct jit_cache *k, struct jit_page *p, uint64_t gva)
+struct jit_block *jit_page_find(struct jit_cache *k, struct jit_page *p, uint64_t gva)
 {
-	jit_ref *bucket = &p->bucket[block_bucket(gva)], first = *bucket;
-	struct jit_block *b = jit_at(k, first), *before = NULL;
+	jit_ref *bucket = &p->bucket[block_bucket(gva)];
+	struct jit_block *b = jit_at(k, LOOK(*bucket));
+	unsigned depth = 0;
 
-	while (b && b->gva != gva) {
-		before = b;
-		b = jit_at(k, b->next);
-	}
-	if (b && before) { /* to the front: a page may have hundreds of blocks */
-		before->next = b->next;
-		*bucket = jit_ref_to(k, b);
-		b->next = first;
+	for (; b && b->gva != gva; depth++)
+		b = jit_at(k, LOOK(b->next));
+	/* To the front: a page may have hundreds of blocks. */
+	if (b && depth > FRONT_IS_NEAR && futex_trylock(&k->lock)) {
+		jit_ref self = jit_ref_to(k, b);
+
+		for (jit_ref *at = bucket; *at; at = &((struct jit_block *)jit_at(k, *at))->next)
+			if (*at == self) {
+				SET(*at, b->next);
+				SET(b->next, *bucket);
+				SET(*bucket, self);
+				break;
+			}
+		futex_give(&k->lock);
 	}
 	return b;
 }
@@ -112,26 +145,34 @@ static unsigned first_part(const struct jit_block *b)
 	return b->page2 ? 4096 - (b->gva & 0xfff) : b->guest_len;
 }
 
+void jit_block_claim(struct jit_cache *k, const struct jit_block *b)
+{
+	const struct jit_page *page2 = jit_at(k, b->page2);
+
+	atomic_fetch_or(&k->phys[page_of(k, b)->gpa >> 12]->chunks,
+			chunk_bits(b->gva & 0xfff, first_part(b)));
+	if (page2)
+		atomic_fetch_or(&k->phys[page2->gpa >> 12]->chunks,
+				chunk_bits(0, b->guest_len - first_part(b)));
+}
+
 void jit_block_publish(struct jit_cache *k, struct jit_block *b)
 {
 	jit_ref *bucket = &page_of(k, b)->bucket[block_bucket(b->gva)];
-	const struct jit_page *page2 = jit_at(k, b->page2);
 
-	b->next = *bucket;
-	*bucket = jit_ref_to(k, b);
-	k->phys[page_of(k, b)->gpa >> 12]->chunks |= chunk_bits(b->gva & 0xfff, first_part(b));
-	if (page2) {
-		k->phys[page2->gpa >> 12]->chunks |= chunk_bits(0, b->guest_len - first_part(b));
+	if (b->page2)
 		k->straddler[k->straddlers++] = b;
-	}
-	k->block[k->blocks++] = jit_ref_to(k, b);
+	k->block[k->blocks] = jit_ref_to(k, b);
+	SET(k->blocks, k->blocks + 1);
+	b->next = *bucket;
+	SET(*bucket, jit_ref_to(k, b));
 	k->translated++;
 }
 
 struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc)
 {
 	const uint8_t *at = (const uint8_t *)pc - (k->rx - k->rw);
-	uint32_t lo = 0, hi = k->blocks;
+	uint32_t lo = 0, hi = LOOK(k->blocks);
 
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
@@ -154,8 +195,18 @@ static void put_jump(uint8_t *at, const uint8_t *target)
 	e_jmp_to(&e, target);
 }
 
+/* A jump that other vCPUs may be running: see jit_align_jump. */
+static void patch_live(uint8_t *rel32, const uint8_t *target)
+{
+	__atomic_store_n((int32_t *)rel32, (int32_t)(target - (rel32 + 4)), __ATOMIC_RELEASE);
+}
+
 void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct emit *to)
 {
+	if (!(e->flags & FLAGS_SLOT)) {
+		jit_align_jump(to, 1);
+		e_jmp_to(to, to->p + 5);
+	}
 	e_mov_imm(to, R_14, jit_ref_to(k, e));
 	e_jmp_to(to, (const uint8_t *)k->exit_edge - (k->rx - k->rw));
 }
@@ -180,12 +231,12 @@ void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 	} else if (!b->needs_host_flags) {
 		to = b->start + b->entry_h; /* saves the flags and falls into the guard */
 	} else {
-		put_jump(jit_edge_stub(k, e, true), b->start + (same_page ? b->entry_s : b->guard));
+		patch_live(jit_edge_glue(k, e), b->start + (same_page ? b->entry_s : b->guard));
 		e->glued = true;
 		to = NULL;
 	}
 	if (to)
-		e_patch(jump_of(e), to);
+		patch_live(jump_of(e), to);
 	e->to = jit_ref_to(k, b);
 	e->next_in = b->in;
 	b->in = jit_ref_to(k, e);
@@ -193,12 +244,10 @@ void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 
 static void edge_unlink(struct jit_cache *k, struct jit_edge *e)
 {
-	struct emit stub = {jit_edge_stub(k, e, true)};
-
 	if (e->glued)
-		jit_edge_ask(k, e, &stub);
+		patch_live(jit_edge_glue(k, e), jit_edge_glue(k, e) + 4);
 	else
-		e_patch(jump_of(e), jit_edge_stub(k, e, false));
+		patch_live(jump_of(e), jit_edge_stub(k, e, false));
 	e->glued = false;
 	e->to = 0;
 }
@@ -240,15 +289,28 @@ static void block_kill(struct jit_cache *k, struct jit_block *b)
 	k->invalidated++;
 }
 
+static struct jit_phys *phys_of(const struct jit_cache *k, gpa_t gpa)
+{
+	return gpa >> 12 < k->phys_count ? LOOK(k->phys[gpa >> 12]) : NULL;
+}
+
+void jit_code_watch(struct jit_cache *k, gpa_t gpa)
+{
+	atomic_store(&phys_of(k, gpa)->watched, true);
+}
+
 bool jit_code_on_page(const struct jit_cache *k, gpa_t gpa)
 {
-	return gpa >> 12 < k->phys_count && k->phys[gpa >> 12] && k->phys[gpa >> 12]->chunks;
+	const struct jit_phys *phys = phys_of(k, gpa);
+
+	return phys && atomic_load_explicit(&phys->watched, memory_order_relaxed);
 }
 
 bool jit_code_overlaps(const struct jit_cache *k, gpa_t gpa, unsigned len)
 {
-	return jit_code_on_page(k, gpa) &&
-	       (k->phys[gpa >> 12]->chunks & chunk_bits(gpa & 0xfff, len));
+	const struct jit_phys *phys = phys_of(k, gpa);
+
+	return phys && (atomic_load(&phys->chunks) & chunk_bits(gpa & 0xfff, len));
 }
 
 /* Kills those blocks of page p that touch [off, off + len) of it; notes what the others cover. */
@@ -298,14 +360,28 @@ static unsigned straddlers_invalidate(struct jit_cache *k, gpa_t gpa, unsigned o
 
 unsigned jit_code_invalidate(struct jit_cache *k, gpa_t gpa, unsigned len)
 {
-	struct jit_phys *phys = k->phys[gpa >> 12];
+	struct jit_phys *phys = phys_of(k, gpa);
 	uint64_t left = 0;
 	unsigned killed = 0;
 
+	if (!phys)
+		return 0;
 	for (struct jit_page *p = phys->pages; p; p = p->next_phys)
 		killed += page_invalidate(k, p, gpa & 0xfff, len, &left);
 	if (phys->chunks & 1) /* where a straddler's tail would lie */
 		killed += straddlers_invalidate(k, gpa & ~0xfffull, gpa & 0xfff, &left);
 	phys->chunks = left;
+	if (!left)
+		phys->watched = false;
+	return killed;
+}
+
+unsigned jit_code_invalidate_all(struct jit_cache *k)
+{
+	unsigned killed = 0;
+
+	for (struct jit_page **h = k->hash; h < k->hash + PAGE_HASH; h++)
+		for (struct jit_page *p = *h; p; p = p->next_hash)
+			killed += jit_code_invalidate(k, p->gpa, 4096);
 	return killed;
 }

@@ -14,13 +14,19 @@
  * Edges are direct jumps from block to block. An unlinked edge leads to its stub, which
  * asks the run loop for its target.
  *
- * Used by the vCPU's thread (one vCPU per VM so far). */
+ * All vCPUs of the VM share it. What looks things up takes no lock. What is entered (code pages,
+ * blocks, links) is under the cache's lock; what goes (killed blocks, everything at a flush) goes
+ * while the world is stopped (world.h), so that nobody is in the middle of it. Jumps that are
+ * patched while others run them have their displacement within an aligned quadword: a store to it
+ * is seen whole. */
 #pragma once
 
 #include <pthread.h>
 
 #include "cpu/jit/emit.h"
+#include "cpu/jit/futex.h"
 #include "cpu/jit/jit_priv.h"
+#include "cpu/jit/world.h"
 
 #define EDGE_MAX    16 /* of one block */
 #define BLOCK_INSNS 64 /* guest instructions of one block at most */
@@ -41,7 +47,7 @@ struct jit_edge {
 	uint16_t jump;     /* displacement to patch, from the block's start */
 	uint8_t index : 5; /* among the block's edges */
 	uint8_t flags : 2; /* FLAGS_* at the jump */
-	uint8_t glued : 1; /* linked through the stub (flags had to be saved first) */
+	uint8_t glued : 1; /* linked through the stub's jump (flags had to be saved first) */
 };
 
 /* For each guest instruction that can trap natively: from host to guest. */
@@ -63,6 +69,7 @@ struct jit_block {
 	uint8_t guard, entry_s, entry_h; /* entries, from start */
 	uint8_t sites, edges;
 	bool valid : 1, needs_host_flags : 1; /* entry_h leads straight to the body */
+	bool both : 1; /* in step mode: it reads and writes its operand, and nobody may come between */
 };
 
 #define PAGE_BUCKETS 16
@@ -83,13 +90,15 @@ static inline uint64_t jit_page_rip(const struct jit_page *p, uint64_t gva)
 
 struct jit_phys { /* a physical page that code was translated from */
 	struct jit_page *pages;
-	uint64_t chunks; /* bit n: bytes [64 n, 64 n + 64) hold code */
+	_Atomic uint64_t chunks; /* bit n: bytes [64 n, 64 n + 64) hold code */
+	_Atomic bool watched;    /* no soft TLB has write access to it */
 };
 
 #define STRADDLERS  65536 /* more flush the cache */
 #define HELPERS_MAX 128
 #define PAGE_HASH   16384
 struct jit_cache {
+	struct futex_lock lock;
 	struct guest_mem *mem; /* of which pages with code are marked (mem_mark) */
 	uint8_t *rw, *rx;
 	uint64_t bytes;
@@ -112,14 +121,13 @@ struct jit_cache {
 	const void *miss, *bounce_in, *bounce_out, *seg_addr, *helper[HELPERS_MAX];
 };
 
-/* Pages that held code when another than the vCPU wrote to them (mem_watch): the vCPU drops their
- * blocks at its next safe point, which it is made to reach. */
+/* Pages that held code when another than a vCPU wrote to them (mem_watch): the vCPUs drop their
+ * blocks at their next safe point, which they are made to reach. */
 #define WRITTEN_MAX 256
 struct jit_written {
 	struct mem_watch watch;
 	_Atomic bool any;
-	pthread_mutex_t lock; /* guards what follows */
-	struct jit_cpu *cpu;  /* the VM's vCPU; NULL: none yet */
+	pthread_mutex_t lock; /* guards what follows, and the VM's list of vCPUs */
 	gpa_t page[WRITTEN_MAX];
 	uint32_t pages; /* > WRITTEN_MAX: too many to list */
 };
@@ -130,7 +138,11 @@ struct jit_vm {
 	struct engine_env env;
 	struct jit_cache cache;
 	struct jit_written written;
-	struct xlate *xlate; /* the translator's working memory */
+	struct world world;
+	struct jit_cpu *cpu[WORLD_MAX];
+	unsigned cpus;
+	bool debug;          /* a debugger has points in some of them */
+	struct xlate *xlate; /* the translator's working memory; under the cache's lock */
 	bool isa_ok[512];    /* by ZYDIS_ISA_SET_*: offered to the guest */
 	bool amd; /* near branches take an operand-size prefix in 64-bit mode, as AMD's do */
 };
@@ -179,6 +191,7 @@ static inline uint8_t *jit_block_stub(const struct jit_cache *k, const struct ji
 	return k->rw + b->stub + (saved ? SAVE_FLAGS_BYTES : 0);
 }
 
+/* Where the flags have to be saved, a jump stands behind that: to what asks, or to the target. */
 static inline uint8_t *jit_edge_stub(const struct jit_cache *k, const struct jit_edge *e,
 				     bool saved)
 {
@@ -188,29 +201,65 @@ static inline uint8_t *jit_edge_stub(const struct jit_cache *k, const struct jit
 /* Asks the run loop for e's target: what stands in its stub once the flags are saved. */
 void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct emit *to);
 
+/* What has to stand at p so that the displacement behind opcode bytes lies within an aligned
+ * quadword. */
+static inline unsigned jit_jump_padding(const uint8_t *p, unsigned opcode)
+{
+	unsigned at = ((uintptr_t)p + opcode) & 7;
+
+	return at > 4 ? 8 - at : 0;
+}
+
+static inline void jit_align_jump(struct emit *e, unsigned opcode)
+{
+	static const uint8_t nop[3][3] = {{0x90}, {0x66, 0x90}, {0x66, 0x66, 0x90}};
+	unsigned n = jit_jump_padding(e->p, opcode);
+
+	for (unsigned i = 0; i < n; i++)
+		e8(e, nop[n - 1][i]);
+}
+
+/* The displacement of the jump in the stub of an edge whose flags have to be saved. */
+static inline uint8_t *jit_edge_glue(const struct jit_cache *k, const struct jit_edge *e)
+{
+	uint8_t *p = jit_edge_stub(k, e, true);
+
+	return p + jit_jump_padding(p, 1) + 1;
+}
+
 WARN_UNUSED int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes,
 			       struct err *e);
 void jit_cache_done(struct jit_cache *k);
-/* Drops all blocks; every jump and instruction TLB must be emptied by the caller. */
+/* World stopped, and all out of helpers: drops all blocks; every jump and instruction TLB must be
+ * emptied by the caller. */
 void jit_cache_flush(struct jit_cache *k);
 /* The memory in use goes back to the host, if it is much; its contents are lost. */
 void jit_cache_release(struct jit_cache *k);
 void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush */
 
-/* The code page for this pair, made when new; NULL when the arena is full. */
+/* The code page for this pair; NULL: perhaps there is none. No lock. */
+struct jit_page *jit_page_look_up(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
+				  struct jit_cs cs);
+/* Locked. The same, made when new; NULL when the arena is full. */
 struct jit_page *jit_page_get(struct jit_cache *k, uint64_t gva, gpa_t gpa, uint32_t mode,
 			      struct jit_cs cs);
-struct jit_block *jit_page_find(const struct jit_cache *k, struct jit_page *p, uint64_t gva);
-/* Enters a finished block: it can be found and is tied to the physical bytes it came from. */
+/* NULL: perhaps it is not there; under the lock, for sure. */
+struct jit_block *jit_page_find(struct jit_cache *k, struct jit_page *p, uint64_t gva);
+/* Locked: b, whose page, gva and length are known, is being made of these bytes. */
+void jit_block_claim(struct jit_cache *k, const struct jit_block *b);
+/* Locked. Enters a finished block, whose bytes are claimed: it can be found. */
 void jit_block_publish(struct jit_cache *k, struct jit_block *b);
 /* The block whose hot code contains pc (executable mapping), or NULL. */
 struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc);
 
-/* Makes e jump to b. */
+/* Locked. Makes e jump to b. */
 void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b);
 
+/* A page is watched from before its code is read until the last of it has gone. */
+void jit_code_watch(struct jit_cache *k, gpa_t gpa); /* world stopped; jit_page_get was there */
 bool jit_code_on_page(const struct jit_cache *k, gpa_t gpa);
 /* Does [gpa, gpa + len), within a page, touch translated code (to 64 bytes)? */
 bool jit_code_overlaps(const struct jit_cache *k, gpa_t gpa, unsigned len);
-/* Kills the blocks made from bytes in [gpa, gpa + len). Returns how many. */
+/* World stopped: kills the blocks made from bytes in [gpa, gpa + len). Returns how many. */
 unsigned jit_code_invalidate(struct jit_cache *k, gpa_t gpa, unsigned len);
+unsigned jit_code_invalidate_all(struct jit_cache *k);

@@ -59,6 +59,10 @@ static struct jit_block *block_at(struct jit_page *p, unsigned off, unsigned len
 	b->valid = true;
 	if (off + len > 4096)
 		b->page2 = jit_ref_to(&k, page_at(p->gva + 4096, p->gpa + 4096));
+	jit_code_watch(&k, p->gpa);
+	if (b->page2)
+		jit_code_watch(&k, p->gpa + 4096);
+	jit_block_claim(&k, b);
 	jit_block_publish(&k, b);
 	return b;
 }
@@ -253,16 +257,16 @@ static void an_edge_that_must_save_flags_first_goes_through_its_stub(void **stat
 	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
 	struct jit_block *a = block_at(p, 0, 4), *b = block_at(q, 0, 4);
 	struct jit_edge *e = edge_of(a, b, FLAGS_HOST);
-	uint8_t asks = *jit_edge_stub(&k, e, true);
+	const uint8_t *asks = leads_to(jit_edge_glue(&k, e));
 
 	b->needs_host_flags = true;
 	jit_edge_link(&k, e, b);
 	assert_true(e->glued);
 	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, false));
-	assert_ptr_equal(jump_at(jit_edge_stub(&k, e, true)), guard_of(b));
+	assert_ptr_equal(leads_to(jit_edge_glue(&k, e)), guard_of(b));
 	assert_int_equal(jit_code_invalidate(&k, OTHER, 1), 1);
 	assert_int_equal(e->to, 0);
-	assert_int_equal(*jit_edge_stub(&k, e, true), asks); /* as it was */
+	assert_ptr_equal(leads_to(jit_edge_glue(&k, e)), asks); /* as it was */
 	assert_ptr_equal(leads_to(jump_of(e)), jit_edge_stub(&k, e, false));
 }
 

@@ -115,21 +115,12 @@ void jit_mode_update(struct jit_cpu *c)
 
 /* ---- from RIP to a block ---- */
 
-void jit_flush_code(struct jit_cpu *c)
-{
-	jit_fpu_leave(c);
-	jit_cache_flush(&c->vm->cache);
-	for (enum jit_mmu m = 0; m < 3; m++) {
-		jit_jump_clear(c, m);
-		jit_itlb_clear(c, m, true);
-	}
-}
-
 /* The code page that gva is on now; NULL: the cache is full. Raises what a fetch raises. */
 static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode)
 {
 	unsigned slot = (gva >> 12) % JIT_ITLB_SIZE;
 	struct jit_page *page = c->p->itlb_page[c->mmu][slot];
+	struct jit_cache *k = &c->vm->cache;
 	struct jit_mapping map;
 	uint32_t error;
 
@@ -142,7 +133,12 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 		jit_raise_pf(c, gva, error);
 	if (!mem_span(c->env->mem, map.gpa, 4096))
 		jit_raise(c, X86_UD); /* nothing there to execute */
-	page = jit_page_get(&c->vm->cache, gva, map.gpa, mode, c->cs);
+	page = jit_page_look_up(k, gva, map.gpa, mode, c->cs);
+	if (!page) {
+		jit_cache_lock(c);
+		page = jit_page_get(k, gva, map.gpa, mode, c->cs);
+		jit_cache_unlock(c);
+	}
 	if (page && !(mode & MODE_STEP)) {
 		c->p->itlb_page[c->mmu][slot] = page;
 		c->itlb_id[c->mmu][slot] = page->id;
@@ -156,23 +152,44 @@ static struct jit_page *code_page_at(const struct jit_cpu *c, jit_ref r)
 	return jit_at(&c->vm->cache, r);
 }
 
-/* Where the page has no code yet, a writable soft-TLB entry may exist, and the page may not be
- * marked. */
+/* Where the page has no code yet, writable soft-TLB entries may exist. NULL: the cache is full, or
+ * was flushed meanwhile. Raises what a fetch raises. */
 static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
 				   uint32_t mode)
 {
-	bool first = !jit_code_on_page(&c->vm->cache, page->gpa);
-	struct jit_block *b;
+	struct jit_cache *k = &c->vm->cache;
+	bool need_stop = !jit_code_on_page(k, page->gpa);
+	uint64_t flushes = k->flushes;
+	struct jit_block *b = NULL;
 
 	jit_fpu_leave(c);
-	if (first)
-		mem_mark(c->env->mem, page->gpa);
-	b = jit_translate(c, page, gva, mode);
-	if (b && first)
-		jit_tlb_unwrite(c, page->gpa);
-	if (b && b->page2)
-		jit_tlb_unwrite(c, code_page_at(c, b->page2)->gpa);
+	if (!need_stop) {
+		jit_cache_lock(c);
+		b = jit_page_find(k, page, gva); /* somebody else may have been faster */
+		if (!b)
+			b = jit_translate(c, page, gva, mode, &need_stop);
+		jit_cache_unlock(c);
+	}
+	if (need_stop) {
+		jit_stop(c, WORLD_OUT);
+		if (k->flushes == flushes)
+			b = jit_page_find(k, page, gva);
+		if (k->flushes == flushes && !b)
+			b = jit_translate(c, page, gva, mode, &need_stop);
+		jit_go(c);
+	}
 	return b;
+}
+
+static void drop_block(struct jit_cpu *c, const struct jit_block *b)
+{
+	struct jit_cache *k = &c->vm->cache;
+	uint64_t flushes = k->flushes;
+
+	jit_stop(c, WORLD_OUT);
+	if (k->flushes == flushes)
+		jit_code_invalidate(k, code_page_at(c, b->page)->gpa | (b->gva & 0xfff), 1);
+	jit_go(c);
 }
 
 /* Is the second page of b, which straddles, still mapped where it was? If not, b is dropped, and
@@ -190,8 +207,7 @@ static bool page2_holds(struct jit_cpu *c, struct jit_block *b, uint32_t mode, b
 	if (two == code_page_at(c, b->page2))
 		return true;
 	if (two) {
-		jit_code_invalidate(&c->vm->cache, code_page_at(c, b->page)->gpa | (b->gva & 0xfff),
-				    1);
+		drop_block(c, b);
 		c->itlb_id[c->mmu][(gva >> 12) % JIT_ITLB_SIZE] = 0;
 	}
 	return false;
@@ -205,6 +221,7 @@ static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 	if (!jit_code64(c) && c->st.rip > c->cs.limit)
 		jit_raise_err(c, X86_GP, 0);
 	for (;;) {
+		uint64_t flushes = c->vm->cache.flushes;
 		struct jit_page *page = code_page(c, gva, mode);
 		struct jit_block *b = page ? jit_page_find(&c->vm->cache, page, gva) : NULL;
 
@@ -214,10 +231,18 @@ static struct jit_block *lookup(struct jit_cpu *c, uint32_t extra_mode)
 
 		if (b && (!b->page2 || page2_holds(c, b, mode, &full)))
 			return b;
-		if (!full)
-			continue;
-		jit_flush_code(c);
+		if (full) {
+			jit_fpu_leave(c);
+			jit_flush_all(c, flushes);
+		}
 	}
+}
+
+static void link_edge(struct jit_cpu *c, struct jit_edge *e, struct jit_block *b)
+{
+	jit_cache_lock(c);
+	jit_edge_link(&c->vm->cache, e, b);
+	jit_cache_unlock(c);
 }
 
 static int enter(struct jit_cpu *c, const uint8_t *entry)
@@ -250,8 +275,8 @@ static void run_block(struct jit_cpu *c)
 		if (c->p->debug.on && jit_debug_ends_block(c, jit_linear_rip(c)))
 			return;
 		b = lookup(c, 0);
-		if (k->flushes == flushes)
-			jit_edge_link(k, e, b);
+		if (k->flushes == flushes && !jit_debug_ends_any(c->vm, b->gva))
+			link_edge(c, e, b);
 	}
 }
 
@@ -267,6 +292,23 @@ static bool breakpoint_at(struct jit_cpu *c, uint64_t gva, uint64_t *hits)
 	return *hits;
 }
 
+/* The block for one instruction; the world is stopped when nobody may come between what it reads
+ * and what it writes. */
+static struct jit_block *lookup_step(struct jit_cpu *c)
+{
+	for (;;) {
+		struct jit_block *b = lookup(c, MODE_STEP);
+		uint64_t flushes = c->vm->cache.flushes;
+
+		if (!b->both)
+			return b;
+		jit_stop(c, WORLD_OUT);
+		if (c->vm->cache.flushes == flushes && b->valid)
+			return b;
+		jit_go(c);
+	}
+}
+
 static void step(struct jit_cpu *c)
 {
 	bool trap = c->st.rflags & RFLAGS_TF;
@@ -277,7 +319,7 @@ static void step(struct jit_cpu *c)
 		c->st.dr6 = (c->st.dr6 & ~0xfull) | hits;
 		jit_raise(c, X86_DB);
 	}
-	b = lookup(c, MODE_STEP);
+	b = lookup_step(c);
 	c->st.events.shadow = 0;
 	c->p->stepped++;
 	atomic_store_explicit(&c->attention, 1, memory_order_relaxed); /* helpers come back */
@@ -286,6 +328,7 @@ static void step(struct jit_cpu *c)
 	c->p->stepping = true;
 	enter(c, b->start + b->entry_s);
 	c->p->stepping = false;
+	jit_release(c);
 	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
 	trap &= !c->no_trap;
@@ -374,23 +417,24 @@ static void deliver_loaded(struct jit_cpu *c)
 	}
 }
 
-/* What others wrote over code (engine_slow.c takes note of it) is gone before any more of it runs.
- * Nothing of the VM is in translated code now. */
+/* What others wrote over code (engine_slow.c takes note of it) is gone before any more of it runs,
+ * on any vCPU: who finds the note taken already has waited until the world goes on. */
 static void drop_written(struct jit_cpu *c)
 {
 	gpa_t page[WRITTEN_MAX];
 	uint32_t n;
 
-	if (!atomic_load_explicit(&c->vm->written.any, memory_order_relaxed))
+	if (!atomic_load(&c->vm->written.any))
 		return;
 	jit_fpu_leave(c);
+	jit_stop(c, WORLD_OUT);
 	n = jit_written_take(c->vm, page);
 	if (n > WRITTEN_MAX)
-		jit_flush_code(c);
+		jit_code_invalidate_all(&c->vm->cache);
 	else
 		for (uint32_t i = 0; i < n; i++)
-			if (jit_code_on_page(&c->vm->cache, page[i]))
-				jit_code_invalidate(&c->vm->cache, page[i], 4096);
+			jit_code_invalidate(&c->vm->cache, page[i], 4096);
+	jit_go(c);
 }
 
 /* true: the caller wants run to return (*why). */
@@ -401,6 +445,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 
 	jit_fpu_leave(c);
 	atomic_exchange(&c->attention, 0);
+	jit_rest(c);
 	drop_written(c);
 	if (atomic_exchange(&c->kicked, false)) {
 		*why = VCPU_KICKED;
@@ -418,7 +463,9 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 		*why = VCPU_HALTED;
 		return true;
 	}
+	jit_still(c, WORLD_OUT);
 	jit_sleep(c, seen);
+	jit_move(c);
 	return false;
 }
 
@@ -454,6 +501,7 @@ enum vcpu_stop __attribute__((noinline)) jit_run_loop(struct jit_cpu *cpu, bool 
 	left = __builtin_setjmp(cpu->p->env);
 	c = kept;
 	if (left) {
+		jit_release(c);
 		if (c->p->leave == LEAVE_SHUTDOWN)
 			return VCPU_SHUTDOWN;
 		if (c->p->leave == LEAVE_STEP) {

@@ -40,6 +40,14 @@ struct jit_priv {
 	_Atomic uint32_t wake;   /* futex: counts kicks and interrupts */
 	_Atomic uint32_t asleep; /* in FUTEX_WAIT, or about to be */
 	struct spin spin;        /* before that */
+	struct world_member member;
+	bool locked; /* it holds the code cache's lock */
+	/* The page, plus 1, that this vCPU may be writing to beside the code that is on it; 0: none. */
+	_Atomic uint64_t writing;
+	/* What others, with the world stopped, want done before this vCPU moves on. */
+	gpa_t unwrite;     /* jit_tlb_unwrite this page ... */
+	uint32_t unwrites; /* ... if it is one; more: take write access from all */
+	bool flushed;      /* the code cache was thrown away */
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
 	bool stepping;                /* in step mode's code: operands are in the bounce buffer */
@@ -50,12 +58,10 @@ struct jit_priv {
 /* Waits until the wake count is no longer seen. */
 void jit_sleep(struct jit_cpu *c, uint32_t seen);
 void jit_fpu_enter(struct jit_cpu *c);
-/* The pages written since the last call; more than WRITTEN_MAX: too many to list. */
+/* World stopped. The pages written since the last call; more than WRITTEN_MAX: too many to list. */
 uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX]);
 /* core.c: runs until something for the caller happens; single: one instruction. */
 enum vcpu_stop jit_run_loop(struct jit_cpu *c, bool single);
-/* Drops all translated code; no vCPU runs any. */
-void jit_flush_code(struct jit_cpu *c);
 
 /* The site word that translated code hands to the slow path of an access. */
 #define SITE_SIZE(s)   ((s)&0xfff)
@@ -69,10 +75,30 @@ void jit_flush_code(struct jit_cpu *c);
 #define SITE_X87       0x80000u  /* x87 or MMX: a pending exception comes before any #PF */
 #define SITE_FLAT      0x100000u /* 32-bit, base 0: an operand past 4 GiB is past the limit */
 
+/* stop.c: world.h for a vCPU and what it derived from the code cache */
+void jit_still(struct jit_cpu *c, enum world_state how);
+void jit_move(struct jit_cpu *c);
+void jit_rest(struct jit_cpu *c);
+void jit_stop(struct jit_cpu *c, enum world_state how);
+void jit_go(struct jit_cpu *c);
+void jit_cache_lock(struct jit_cpu *c);
+void jit_cache_unlock(struct jit_cpu *c);
+void jit_release(struct jit_cpu *c); /* what a helper that raised held of these */
+/* World stopped: nobody writes to gpa's page but through the slow path, and devices tell. */
+void jit_watch_page(struct jit_cpu *c, gpa_t gpa);
+/* Before a look at whether bytes on a watched page are code, and a write if not. */
+void jit_writing(struct jit_cpu *c, gpa_t gpa);
+void jit_not_writing(struct jit_cpu *c);
+bool jit_writer_on(const struct jit_cpu *c, gpa_t gpa); /* another vCPU's jit_writing */
+/* Throws the code cache away, at a safe point out of translated code; not if that happened since
+ * it had been flushed so many times. */
+void jit_flush_all(struct jit_cpu *c, uint64_t flushes);
+
 /* tlb.c */
 void jit_tlb_init(struct jit_cpu *c);
 /* After code appeared on gpa's page: writes to it must come through the slow path. */
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa);
+void jit_tlb_unwrite_all(struct jit_cpu *c);
 void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too);
 void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);
@@ -102,6 +128,8 @@ static inline bool jit_debug_ends_block(const struct jit_cpu *c, uint64_t gva)
 	return false;
 }
 /* A point for execution at st.rip; noted as hit. */
+/* Blocks are everybody's: the same for a point of any vCPU. */
+bool jit_debug_ends_any(const struct jit_vm *vm, uint64_t gva);
 bool jit_debug_here(struct jit_cpu *c);
 /* Is any byte of [gva, gva + len) watched for such an access? A write watch does not mind reads. */
 bool jit_debug_watched(const struct jit_cpu *c, uint64_t gva, uint64_t len, bool write);
@@ -115,10 +143,11 @@ const void *jit_thunk_for(const struct jit_cache *k, jit_helper *h, enum jit_hel
 
 enum jit_helper_kind jit_helper_kind(jit_helper *h);
 
-/* translate_slow.c: the block at gva, whose code page is page; NULL when the cache is full.
- * Raises #PF if its first instruction cannot be fetched. */
+/* translate_slow.c, locked or with the world stopped: the block at gva, whose code page is page;
+ * NULL when the cache is full, or when the world must be stopped for this one. Raises #PF if its
+ * first instruction cannot be fetched. */
 struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
-				uint32_t mode);
+				uint32_t mode, bool *need_stop);
 
 /* signal_slow.c */
 WARN_UNUSED int jit_signals_init(struct err *e);

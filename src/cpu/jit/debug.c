@@ -36,6 +36,14 @@ static void hit(struct jit_cpu *c, struct debug_hit what)
 	atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
 }
 
+bool jit_debug_ends_any(const struct jit_vm *vm, uint64_t gva)
+{
+	for (unsigned i = 0; vm->debug && i < vm->cpus; i++)
+		if (jit_debug_ends_block(vm->cpu[i], gva))
+			return true;
+	return false;
+}
+
 bool jit_debug_here(struct jit_cpu *c)
 {
 	uint64_t gva = jit_linear_rip(c);

@@ -217,7 +217,7 @@ bool x_decode(struct xlate *x, uint64_t gva)
 		gva += i->z.length;
 		jumps += i->rule->kind == RULE_JCC;
 		if (x_ends_block(i) || x->n == limit || jumps == 4 || (gva & 0xfff) == 0 ||
-		    i->straddles || (x->c->p->debug.on && jit_debug_ends_block(x->c, gva)))
+		    i->straddles || jit_debug_ends_any(x->vm, gva))
 			return true;
 	}
 }

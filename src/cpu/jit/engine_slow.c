@@ -81,6 +81,7 @@ static void poke(struct jit_cpu *c)
 static void page_written(struct mem_watch *watch, gpa_t gpa)
 {
 	struct jit_written *w = container_of(watch, struct jit_written, watch);
+	struct jit_vm *vm = container_of(w, struct jit_vm, written);
 
 	AUTO_LOCK(&w->lock);
 	if (w->pages < WRITTEN_MAX)
@@ -88,8 +89,8 @@ static void page_written(struct mem_watch *watch, gpa_t gpa)
 	if (w->pages <= WRITTEN_MAX)
 		w->pages++;
 	atomic_store(&w->any, true);
-	if (w->cpu)
-		poke(w->cpu);
+	for (unsigned i = 0; i < vm->cpus; i++) /* who sleeps comes by there as well */
+		atomic_store(&vm->cpu[i]->attention, 1);
 }
 
 uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX])
@@ -105,10 +106,22 @@ uint32_t jit_written_take(struct jit_vm *vm, gpa_t page[WRITTEN_MAX])
 	return n;
 }
 
-static void written_set_cpu(struct jit_vm *vm, struct jit_cpu *c)
+static void add_cpu(struct jit_vm *vm, struct jit_cpu *c)
 {
 	AUTO_LOCK(&vm->written.lock);
-	vm->written.cpu = c;
+	vm->cpu[vm->cpus++] = c;
+	world_add(&vm->world, &c->p->member);
+}
+
+static void remove_cpu(struct jit_vm *vm, struct jit_cpu *c)
+{
+	AUTO_LOCK(&vm->written.lock);
+	for (unsigned i = 0; i < vm->cpus; i++)
+		if (vm->cpu[i] == c) {
+			vm->cpu[i] = vm->cpu[--vm->cpus];
+			world_remove(&vm->world, &c->p->member);
+			return;
+		}
 }
 
 /* ---- VM and vCPU ---- */
@@ -161,7 +174,7 @@ static void vcpu_free(struct vcpu *v)
 	if (!v)
 		return;
 	c = to_jit(v);
-	written_set_cpu(c->vm, NULL);
+	remove_cpu(c->vm, c);
 	free(c->p);
 	munmap(c, sizeof *c);
 }
@@ -204,6 +217,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 		munmap(c, sizeof *c);
 		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
 	}
+	c->p->member.attention = &c->attention;
 	c->p->spin.max_ns = spin_limit(SPIN_MAX_NS);
 	c->self = c;
 	c->vm = vm;
@@ -224,7 +238,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	for (enum jit_mmu m = 0; m < 3; m++)
 		jit_jump_clear(c, m);
 	jit_mode_update(c);
-	written_set_cpu(vm, c);
+	add_cpu(vm, c);
 	*out = &c->vcpu;
 	return 0;
 }
@@ -238,8 +252,10 @@ static int run_some(struct vcpu *v, bool single, enum vcpu_stop *why)
 
 	jit_gs_set((uint64_t)c);
 	jit_current = c;
+	jit_move(c);
 	*why = jit_run_loop(c, single);
 	jit_fpu_leave(c);
+	jit_still(c, WORLD_OUT);
 	jit_current = outer;
 	jit_gs_set(gs);
 	return 0;
@@ -304,6 +320,12 @@ static void freeze(struct vcpu *v, bool frozen)
 		c->tsc_offset = c->frozen_tsc - tsc();
 }
 
+static void flush_code(struct jit_cpu *c)
+{
+	jit_flush_all(c, c->vm->cache.flushes);
+	jit_still(c, WORLD_OUT);
+}
+
 static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 {
 	struct jit_cpu *c = to_jit(v);
@@ -317,7 +339,8 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 	c->dr6_hits = 0;
 	c->p->step_once = false;
 	/* Memory may have changed with the state (a snapshot, or steps aside from KVM). */
-	jit_cache_flush(&c->vm->cache);
+	if (c->vm->cache.next_id)
+		flush_code(c);
 	jit_tlb_flush(c, true);
 	for (enum jit_mmu m = 0; m < 3; m++)
 		jit_jump_clear(c, m);
@@ -367,6 +390,7 @@ static int set_debug(struct vcpu *v, const struct engine_debug *d, struct err *e
 {
 	static const struct engine_debug none;
 	struct jit_debug *to = &to_jit(v)->p->debug;
+	struct jit_vm *vm = to_jit(v)->vm;
 	bool watches = false;
 
 	d = d ? d : &none;
@@ -381,8 +405,11 @@ static int set_debug(struct vcpu *v, const struct engine_debug *d, struct err *e
 	to->watches = watches;
 	to->on = d->points || d->step;
 	to->hit = false;
+	vm->debug = false;
+	for (unsigned i = 0; i < vm->cpus; i++)
+		vm->debug |= vm->cpu[i]->p->debug.want.points;
 	if (!d->step && !same_points(d, &to->built)) {
-		jit_flush_code(to_jit(v));
+		flush_code(to_jit(v));
 		to->built = *d;
 	}
 	return 0;

@@ -1,5 +1,7 @@
 #include "cpu/jit/fake_jit.h"
 
+#include "cpu/jit/core.h"
+
 #include <assert.h>
 #include <setjmp.h>
 #include <stdlib.h>
@@ -61,6 +63,14 @@ static uint8_t *at(struct jit_cpu *c, uint64_t gva, unsigned len, enum jit_acces
 		if (p >= FAKE_BYTES || the->absent[p >> 12])
 			jit_raise_pf(c, p > gva ? p : gva, a == ACC_WRITE ? PF_W : 0);
 	return the->ram + gva;
+}
+
+void jit_still(struct jit_cpu *c, enum world_state how)
+{
+}
+
+void jit_move(struct jit_cpu *c)
+{
 }
 
 uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size)

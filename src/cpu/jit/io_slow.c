@@ -1,5 +1,6 @@
 /* io: IN, OUT, INS, OUTS (SDM volume 1, 18.5): IOPL and the TSS's I/O permission bitmap,
  * then the bus. Not quick: every entry gives up the vector state first. */
+#include "cpu/jit/core.h"
 #include "cpu/jit/sys_priv.h"
 
 #define TSS_IOMAP_BASE 0x66
@@ -30,16 +31,23 @@ static uint16_t port_of(const struct jit_cpu *c, uint64_t arg)
 /* All ports are reached through these two. */
 static uint64_t port_read(struct jit_cpu *c, uint16_t port, unsigned size)
 {
+	uint64_t v;
+
 	if (c->st.dr7 & 0xff)
 		jit_watch_port(c, port, size);
-	return bus_read(c->env->bus, BUS_PIO, port, size);
+	jit_still(c, WORLD_MID); /* a device may take its time */
+	v = bus_read(c->env->bus, BUS_PIO, port, size);
+	jit_move(c);
+	return v;
 }
 
 static void port_write(struct jit_cpu *c, uint16_t port, uint64_t v, unsigned size)
 {
 	if (c->st.dr7 & 0xff)
 		jit_watch_port(c, port, size);
+	jit_still(c, WORLD_MID);
 	bus_write(c->env->bus, BUS_PIO, port, v, size);
+	jit_move(c);
 }
 
 static __attribute__((noinline)) void in_body(struct jit_cpu *c, uint64_t arg)

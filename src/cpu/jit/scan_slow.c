@@ -530,11 +530,20 @@ static __attribute__((noinline)) struct jit_block *translate(struct jit_cpu *c, 
 							     uint32_t mode)
 {
 	struct jit_page *page;
+	struct jit_block *b;
+	bool need_stop;
 
-	if (__builtin_setjmp(c->p->env))
+	jit_stop(c, WORLD_OUT);
+	if (__builtin_setjmp(c->p->env)) {
+		jit_release(c);
+		jit_still(c, WORLD_OUT);
 		return NULL;
+	}
 	page = jit_page_get(&c->vm->cache, gva, gva, mode, c->cs);
-	return page ? jit_translate(c, page, gva, mode) : NULL;
+	b = page ? jit_translate(c, page, gva, mode, &need_stop) : NULL;
+	jit_release(c);
+	jit_still(c, WORLD_OUT);
+	return b;
 }
 
 int jit_scan_at(struct jit_cpu *c, uint64_t gva, bool step, struct scan *s, struct err *e)

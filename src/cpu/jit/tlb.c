@@ -103,6 +103,13 @@ void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
 				c->tlb[i].e[m].tag_write = no_tag(i);
 }
 
+void jit_tlb_unwrite_all(struct jit_cpu *c)
+{
+	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
+		for (enum jit_mmu m = 0; m < 3; m++)
+			c->tlb[i].e[m].tag_write = no_tag(i);
+}
+
 static noreturn void raise_address(struct jit_cpu *c, bool stack)
 {
 	jit_raise_err(c, stack ? X86_SS_FAULT : X86_GP, 0);
@@ -171,22 +178,29 @@ static bool lapic_page(const struct jit_cpu *c, gpa_t gpa)
 /* MMIO of any length up to 8 within a page. */
 static uint64_t mmio_read(struct jit_cpu *c, gpa_t gpa, unsigned size)
 {
+	uint64_t v;
+
 	jit_fpu_leave(c);
 	if (lapic_page(c, gpa)) {
-		uint32_t v = c->vcpu.lapic->ops->mmio_read(c->vcpu.lapic, gpa & 0xff0);
-
-		return (uint64_t)v >> (gpa & 3) * 8;
+		v = c->vcpu.lapic->ops->mmio_read(c->vcpu.lapic, gpa & 0xff0);
+		return v >> (gpa & 3) * 8;
 	}
-	return bus_read(c->env->bus, BUS_MMIO, gpa, size);
+	jit_still(c, WORLD_MID); /* a device may take its time */
+	v = bus_read(c->env->bus, BUS_MMIO, gpa, size);
+	jit_move(c);
+	return v;
 }
 
 static void mmio_write(struct jit_cpu *c, gpa_t gpa, uint64_t v, unsigned size)
 {
 	jit_fpu_leave(c);
-	if (lapic_page(c, gpa))
+	if (lapic_page(c, gpa)) {
 		c->vcpu.lapic->ops->mmio_write(c->vcpu.lapic, gpa & 0xff0, (uint32_t)v);
-	else
-		bus_write(c->env->bus, BUS_MMIO, gpa, v, size);
+		return;
+	}
+	jit_still(c, WORLD_MID);
+	bus_write(c->env->bus, BUS_MMIO, gpa, v, size);
+	jit_move(c);
 }
 
 /* The largest power of two, up to 8, that the access can start with. */
@@ -199,6 +213,19 @@ static unsigned mmio_chunk(uint64_t at, unsigned len)
 	return n;
 }
 
+/* Aligned accesses of up to 8 bytes are one access, as other vCPUs see them. */
+static void copy(uint8_t *to, const uint8_t *from, unsigned len)
+{
+	if (len == 8 && (((uintptr_t)to | (uintptr_t)from) & 7) == 0)
+		*(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+	else if (len == 4 && (((uintptr_t)to | (uintptr_t)from) & 3) == 0)
+		*(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+	else if (len == 2 && (((uintptr_t)to | (uintptr_t)from) & 1) == 0)
+		*(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+	else
+		jit_copy(to, from, len);
+}
+
 /* One page's part of an access. */
 static void read_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *to, unsigned len)
 {
@@ -206,7 +233,7 @@ static void read_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *
 	uint8_t *page = page_for(c, m, gva, ACC_READ, false, &gpa);
 
 	if (page) {
-		jit_copy(to, page + (gva & 0xfff), len);
+		copy(to, page + (gva & 0xfff), len);
 		return;
 	}
 	for (unsigned n; len; len -= n, to += n, gva += n) {
@@ -218,6 +245,28 @@ static void read_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint8_t *
 	}
 }
 
+/* Where the bytes are code, it goes first, and nobody runs it meanwhile. */
+static void write_ram(struct jit_cpu *c, gpa_t gpa, uint8_t *to, const uint8_t *from, unsigned len)
+{
+	struct jit_cache *k = &c->vm->cache;
+	bool stop = false;
+
+	if (jit_code_on_page(k, gpa)) {
+		jit_writing(c, gpa);
+		if (jit_code_overlaps(k, gpa, len)) {
+			stop = !c->p->member.stopping;
+			if (stop)
+				jit_stop(c, WORLD_MID);
+			jit_code_invalidate(k, gpa, len);
+			atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
+		}
+	}
+	copy(to, from, len);
+	jit_not_writing(c);
+	if (stop)
+		jit_go(c);
+}
+
 static void write_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const uint8_t *from,
 		       unsigned len)
 {
@@ -227,11 +276,7 @@ static void write_part(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, const ui
 	if (page) {
 		gpa_t at = (gpa & ~0xfffull) | (gva & 0xfff);
 
-		if (jit_code_overlaps(&c->vm->cache, at, len)) {
-			jit_code_invalidate(&c->vm->cache, at, len);
-			atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
-		}
-		jit_copy(page + (gva & 0xfff), from, len);
+		write_ram(c, at, page + (gva & 0xfff), from, len);
 		return;
 	}
 	for (unsigned n; len; len -= n, from += n, gva += n) {
@@ -430,8 +475,11 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 
 		page = page_for(c, SITE_MMU(site), gva, write ? ACC_WRITE : ACC_READ,
 				site & SITE_STACK, &gpa);
-		if (page && !(write && jit_code_overlaps(&c->vm->cache,
-							 (gpa & ~0xfffull) | (gva & 0xfff), size)))
+		gpa = (gpa & ~0xfffull) | (gva & 0xfff);
+		write &= page && jit_code_on_page(&c->vm->cache, gpa);
+		if (write)
+			jit_writing(c, gpa);
+		if (page && !(write && jit_code_overlaps(&c->vm->cache, gpa, size)))
 			at = page + (gva & 0xfff);
 	}
 	if (!at)

@@ -29,6 +29,7 @@ struct xlate {
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
 	bool done;     /* control does not fall out of the last instruction */
+	bool need_stop;
 
 	ZydisDecoder decoder;
 	struct insn in[BLOCK_INSNS];

@@ -12,8 +12,11 @@
 #include "cpu/jit/translate.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "cpu/jit/walk.h"
+
+#define TAKE_TRIES 3 /* of reading bytes that somebody keeps changing */
 
 /* r13 keeps RAX; AX packs the flags: AH as LAHF, AL = OF. */
 void x_save_flags(struct emit *e)
@@ -340,8 +343,6 @@ static struct jit_block *keep(struct xlate *x)
 		return NULL;
 	x->b.edges = (uint8_t)x->edges;
 	x->b.sites = (uint8_t)x->sites;
-	x->b.page = jit_ref_to(x->k, x->page);
-	x->b.page2 = jit_ref_to(x->k, x->page2);
 	x->b.hot_len = (uint16_t)(x->hot.p - x->b.start);
 	x->b.valid = true;
 	*b = x->b;
@@ -350,15 +351,67 @@ static struct jit_block *keep(struct xlate *x)
 	return b;
 }
 
+/* Has somebody changed the bytes since they were decoded? */
+static bool bytes_changed(const struct xlate *x)
+{
+	for (const struct insn *i = x->in; i < x->in + x->n; i++) {
+		unsigned off = i->gva & 0xfff, n = (unsigned)min_u64(4096 - off, i->z.length);
+		const struct guest_mem *m = x->c->env->mem;
+
+		if (memcmp(mem_span(m, x->page->gpa + off, n), i->bytes, n) != 0 ||
+		    (n < i->z.length && memcmp(mem_span(m, x->page2->gpa, i->z.length - n),
+					       i->bytes + n, i->z.length - n) != 0))
+			return true;
+	}
+	return false;
+}
+
+/* Decodes, and sees to it that whoever writes to these bytes from now on kills the block. Other
+ * vCPUs have no write access to a watched page, but their slow path writes to what is no code on
+ * it: either it sees that the bytes are claimed, or we see that it is under way, or what it
+ * wrote. false: the cache is full, or (x->need_stop) the world must be stopped for this. */
+static bool take_bytes(struct xlate *x, uint64_t gva)
+{
+	struct jit_cpu *c = x->c;
+	bool stopped = c->p->member.stopping;
+	const struct insn *last;
+
+	if (stopped)
+		jit_watch_page(c, x->page->gpa);
+	for (unsigned tries = 0; tries < TAKE_TRIES; tries++) {
+		x->n = 0;
+		x->page2 = NULL;
+		if (!x_decode(x, gva))
+			return false;
+		if (x->page2 && stopped)
+			jit_watch_page(c, x->page2->gpa);
+		if (x->page2 && !jit_code_on_page(x->k, x->page2->gpa))
+			break;
+		last = &x->in[x->n - 1];
+		x->b.guest_len = (uint16_t)(last->gva + last->z.length - gva);
+		x->b.page = jit_ref_to(x->k, x->page);
+		x->b.page2 = jit_ref_to(x->k, x->page2);
+		jit_block_claim(x->k, &x->b);
+		if (stopped)
+			return true;
+		if (jit_writer_on(c, x->page->gpa) || (x->page2 && jit_writer_on(c, x->page2->gpa)))
+			break;
+		if (!bytes_changed(x))
+			return true;
+	}
+	x->need_stop = true;
+	return false;
+}
+
 struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
-				uint32_t mode)
+				uint32_t mode, bool *need_stop)
 {
 	struct xlate *x = c->vm->xlate;
 	uint8_t *to_stub[4];
 	unsigned stubs;
-	const struct insn *last;
 	struct jit_block *b;
 
+	*need_stop = false;
 	memset(x, 0, offsetof(struct xlate, decoder));
 	x->c = c;
 	x->vm = c->vm;
@@ -368,20 +421,23 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->cs = page->cs;
 	x->step = mode & MODE_STEP;
 	x->n = x->edges = x->sites = x->slows = 0;
-	x->page2 = NULL;
 	x->page = page;
 	x->b = (struct jit_block){.gva = gva};
-	if (!room(x) || !x_decode(x, gva))
+	x->need_stop = false;
+	if (!room(x) || !take_bytes(x, gva)) {
+		*need_stop = x->need_stop;
 		return NULL;
-	last = &x->in[x->n - 1];
-	x->b.guest_len = (uint16_t)(last->gva + last->z.length - gva);
+	}
+	x->b.both = x->step && x->in[0].mem &&
+		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ) &&
+		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
 	x->hot.p = x->k->hot;
 	x->cold.p = x->k->cold;
 	stubs = put_entries(x, to_stub);
 	for (unsigned n = 0; n < x->n; n++)
 		emit_one(x, &x->in[n]);
 	if (!x->done)
-		x_exit_to(x, x_next(x, last));
+		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
 	x_slow_paths(x);
 	put_stubs(x, to_stub, stubs);
 	b = keep(x);

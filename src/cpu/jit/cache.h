@@ -22,6 +22,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdio.h>
 
 #include "cpu/jit/emit.h"
 #include "cpu/jit/futex.h"
@@ -115,6 +116,7 @@ struct jit_cache {
 	struct jit_block **straddler; /* blocks with a page2 */
 	uint32_t straddlers;
 	uint64_t flushes, translated, invalidated;
+	FILE *perfmap; /* NULL: none is wanted */
 	/* code made at start-up, kept by flushes (thunks.c) */
 	uint8_t *hot_start, *cold_start;
 	const void *enter, *out, *exit_lookup, *exit_indirect, *exit_edge, *resume;

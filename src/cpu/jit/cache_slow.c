@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cpu/jit/core.h"
+#include "cpu/jit/perfmap_slow.h"
 
 #define RELEASE_MIN MIB(8)
 
@@ -27,6 +28,8 @@ static void *reserve(uint64_t bytes)
 
 int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, struct err *e)
 {
+	int r;
+
 	if (bytes && (bytes < JIT_CACHE_MIN || bytes > JIT_CACHE_MAX))
 		return err_set(e, EINVAL, "code cache of %lu bytes", (unsigned long)bytes);
 	k->bytes = align_up(bytes ? bytes : JIT_CACHE_DEFAULT, MIB(1));
@@ -57,6 +60,10 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	jit_thunks_make(k);
 	k->hot_start = k->hot;
 	k->cold_start = k->cold;
+	r = jit_perfmap_open(&k->perfmap, e);
+	if (r < 0)
+		return r;
+	jit_perfmap_thunks(k);
 	return 0;
 }
 
@@ -98,4 +105,6 @@ void jit_cache_done(struct jit_cache *k)
 		munmap(k->straddler, STRADDLERS * sizeof *k->straddler);
 	if (k->fd > 0)
 		close(k->fd);
+	if (k->perfmap)
+		fclose(k->perfmap);
 }

@@ -1,8 +1,12 @@
 #include "base/test.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpu/jit/core.h"
+#include "cpu/jit/perfmap_slow.h"
 
 /* Blocks made by hand: their code is room for the jumps that linking and killing write. */
 #define CODE  0x10000u /* a physical page */
@@ -386,6 +390,48 @@ static void sizes_out_of_bounds_are_refused(void **state)
 	assert_true(jit_cache_init(&other, mem, JIT_CACHE_MAX + 1, &err) < 0);
 }
 
+static void a_profiler_is_told_what_code_was_made_from(void **state)
+{
+	char path[] = "/tmp/perfmap.XXXXXX", line[3][128] = {""}, expected[2][128];
+	int fd = mkstemp(path);
+	const struct jit_block *b;
+	const uint8_t *cold;
+	FILE *f;
+
+	assert_true(fd >= 0);
+	jit_cache_done(&k);
+	memset(&k, 0, sizeof k);
+	setenv("HOLON_PERF_MAP", path, 1);
+	assert_int_equal(jit_cache_init(&k, mem, JIT_CACHE_MIN, &err), 0);
+	unsetenv("HOLON_PERF_MAP");
+	b = block_at(page_at(0x400000, CODE), 0x123, 0x2a);
+	cold = k.rw + b->stub;
+	jit_perfmap_block(&k, b, cold, cold + LEN);
+	f = fdopen(fd, "r");
+	for (unsigned n = 0; n < 3; n++)
+		assert_non_null(fgets(line[n], sizeof line[n], f));
+	fclose(f);
+	unlink(path);
+	assert_non_null(strstr(line[0], " thunks\n"));
+	snprintf(expected[0], sizeof expected[0], "%lx %x kernel_400123_2a\n",
+		 (unsigned long)jit_rx(&k, b->start), 3 * LEN);
+	snprintf(expected[1], sizeof expected[1], "%lx %x kernel_400123_2a_cold\n",
+		 (unsigned long)jit_rx(&k, cold), LEN);
+	assert_string_equal(line[1], expected[0]);
+	assert_string_equal(line[2], expected[1]);
+}
+
+static void a_map_that_cannot_be_written_is_an_error(void **state)
+{
+	struct jit_cache other = {0};
+
+	setenv("HOLON_PERF_MAP", "/proc/none", 1);
+	assert_true(jit_cache_init(&other, mem, JIT_CACHE_MIN, &err) < 0);
+	unsetenv("HOLON_PERF_MAP");
+	assert_non_null(strstr(err.text, "HOLON_PERF_MAP"));
+	jit_cache_done(&other);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -408,6 +454,8 @@ int main(void)
 		TEST(a_full_cache_says_so),
 		TEST(much_memory_is_given_back_when_flushed),
 		TEST(sizes_out_of_bounds_are_refused),
+		TEST(a_profiler_is_told_what_code_was_made_from),
+		TEST(a_map_that_cannot_be_written_is_an_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

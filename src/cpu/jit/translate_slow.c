@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "cpu/jit/perfmap_slow.h"
 #include "cpu/jit/walk.h"
 
 #define TAKE_TRIES 3 /* of reading bytes that somebody keeps changing */
@@ -444,6 +445,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	if (!b)
 		return NULL;
 	put_edge_stubs(x, b);
+	jit_perfmap_block(x->k, b, x->k->cold, x->cold.p);
 	x->k->hot = (uint8_t *)align_up((uint64_t)x->hot.p, 16);
 	x->k->cold = x->cold.p;
 	jit_block_publish(x->k, b);

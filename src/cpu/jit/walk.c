@@ -10,11 +10,15 @@
 #define PTE_NX   BIT(63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
+/* More only if another vCPU does nothing but change these entries. */
+#define WALK_TRIES 100
+
 struct walk {
 	struct jit_cpu *c;
 	uint64_t gva;
 	bool user, write, fetch, ac;
-	bool pae; /* 64-bit entries */
+	bool pae;     /* 64-bit entries */
+	bool changed; /* an entry, while it was looked at */
 	/* rights of the whole path */
 	bool w_ok, u_ok, nx;
 };
@@ -37,13 +41,19 @@ static uint64_t entry_load(struct walk *w, void *p)
 		      : __atomic_load_n((uint32_t *)p, __ATOMIC_RELAXED);
 }
 
-/* A and D bits are set by a locked operation: another vCPU may change the entry. */
+/* Sets A and D bits in the entry that was read. Another vCPU may have changed it meanwhile: then
+ * the walk begins anew, so that nothing is set in an entry that means something else by now. */
 static void entry_set(struct walk *w, void *p, uint64_t old, uint64_t bits)
 {
+	uint32_t old32 = (uint32_t)old;
+
 	if ((old & bits) == bits)
 		return;
-	__atomic_fetch_or((uint32_t *)p, (uint32_t)bits, __ATOMIC_RELAXED);
-	(void)w;
+	if (!(w->pae ? __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)
+		     : __atomic_compare_exchange_n((uint32_t *)p, &old32, old32 | (uint32_t)bits,
+						   false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)))
+		w->changed = true;
 }
 
 static uint32_t fault_code(const struct walk *w, bool present, bool reserved)
@@ -184,27 +194,37 @@ static bool walk_32(struct walk *w, struct jit_mapping *out, uint32_t *error)
 	return finish(w, p, e, 12, e & 0xfffff000, out, error);
 }
 
+static bool walk(struct walk *w, struct jit_mapping *out, uint32_t *error)
+{
+	const struct x86_state *s = &w->c->st;
+
+	if (jit_long_mode(w->c))
+		return walk_long(w, s->cr4 & CR4_LA57 ? 4 : 3, s->cr3 & PTE_ADDR, out, error);
+	return w->pae ? walk_pae(w, out, error) : walk_32(w, out, error);
+}
+
 bool jit_walk(struct jit_cpu *c, uint64_t gva, enum jit_mmu m, enum jit_access a,
 	      struct jit_mapping *out, uint32_t *error)
 {
 	const struct x86_state *s = &c->st;
-	struct walk w = {.c = c,
-			 .gva = gva,
-			 .user = m == MMU_USER,
-			 .write = a == ACC_WRITE,
-			 .fetch = a == ACC_FETCH,
-			 .ac = m == MMU_KERNEL_AC,
-			 .w_ok = true,
-			 .u_ok = true,
-			 .pae = s->cr4 & CR4_PAE};
 
 	if (!(s->cr0 & CR0_PG)) {
 		*out = (struct jit_mapping){.gpa = gva & 0xfffff000, .writable = true};
 		return true;
 	}
-	if (jit_long_mode(c))
-		return walk_long(&w, s->cr4 & CR4_LA57 ? 4 : 3, s->cr3 & PTE_ADDR, out, error);
-	if (w.pae)
-		return walk_pae(&w, out, error);
-	return walk_32(&w, out, error);
+	for (unsigned tries = 1;; tries++) {
+		struct walk w = {.c = c,
+				 .gva = gva,
+				 .user = m == MMU_USER,
+				 .write = a == ACC_WRITE,
+				 .fetch = a == ACC_FETCH,
+				 .ac = m == MMU_KERNEL_AC,
+				 .w_ok = true,
+				 .u_ok = true,
+				 .pae = s->cr4 & CR4_PAE};
+		bool ok = walk(&w, out, error);
+
+		if (!w.changed || tries == WALK_TRIES)
+			return ok;
+	}
 }

@@ -25,7 +25,7 @@ static const struct option run_options[] = {
 	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M, or 1G for a system on a "
 	 "disk."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",
-	 "How many vCPUs. Default: 1. The JIT engine runs one."},
+	 "How many vCPUs, up to 255; more than the host has share its processors. Default: 1."},
 	{"cpu", OPT_CHOICE, offsetof(struct run_opts, cpu), CPUID_MODELS,
 	 "What the guest sees of the processor: all that the host and the engine have, or exactly the "
 	 "features of a level of the x86-64 psABI, the same on every host. Default: host."},

@@ -86,12 +86,6 @@ static int pick_engine(struct machine *m, const struct machine_config *c, struct
 	if (r < 0)
 		return r;
 	o.jit = m->engine == &engine_jit;
-	if (o.jit && m->cpus > 1)
-		return err_set(
-			e, ENOTSUP,
-			"%u vCPUs: the JIT engine runs one vCPU; use --cpus 1, or a host with "
-			"a usable /dev/kvm",
-			m->cpus);
 	r = cpuid_host(&m->cpuid, &o, e);
 	return r < 0 ? r : check_width(m, c->memory_bytes, e);
 }

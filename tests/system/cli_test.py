@@ -74,8 +74,8 @@ class Words(unittest.TestCase):
         self.refused("run", *ENGINE_WORDS, "--kernel", __file__, saying=__file__)
         self.refused("run", *ENGINE_WORDS, "--kernel", "/", saying="'/'")
 
-    def test_jit_refuses_more_vcpus(self):
-        self.refused("run", "--engine", "jit", "--cpus", "2", "--kernel", "x", saying="--cpus 1")
+    def test_too_many_vcpus(self):
+        self.refused("run", *ENGINE_WORDS, "--cpus", "256", "--kernel", "x", saying="255")
 
     def test_tiny_memory(self):
         self.refused("run", *ENGINE_WORDS, "--memory", "64K", "--kernel", "x", saying="1M")

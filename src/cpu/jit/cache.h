@@ -143,9 +143,14 @@ struct jit_vm {
 	struct world world;
 	struct jit_cpu *cpu[WORLD_MAX];
 	unsigned cpus;
-	bool debug;          /* a debugger has points in some of them */
-	struct xlate *xlate; /* the translator's working memory; under the cache's lock */
-	bool isa_ok[512];    /* by ZYDIS_ISA_SET_*: offered to the guest */
+	bool debug;                  /* a debugger has points in some of them */
+	struct futex_lock time_lock; /* guards the following */
+	uint64_t clock_tsc,
+		clock_ns; /* the host's TSC and the guest's clock at one moment; 0: none */
+	uint64_t frozen_at, thawed_at; /* the host's TSC; thawed_at 0: not yet */
+	unsigned frozen;               /* vCPUs */
+	struct xlate *xlate;           /* the translator's working memory; under the cache's lock */
+	bool isa_ok[512];              /* by ZYDIS_ISA_SET_*: offered to the guest */
 	bool amd; /* near branches take an operand-size prefix in 64-bit mode, as AMD's do */
 };
 

@@ -381,6 +381,8 @@ static void deliver_interrupt(struct jit_cpu *c)
 
 	atomic_store_explicit(&c->irq_hint, false, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
+	if (c->st.mp_state == X86_WAIT_SIPI) /* all else stays pending (8.4.3) */
+		return;
 	if (deliver_nmi(c) || !interrupt_waits(c))
 		return;
 	if (!(c->st.rflags & RFLAGS_IF) || c->st.events.shadow) {
@@ -451,6 +453,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 		*why = VCPU_KICKED;
 		return true;
 	}
+	jit_take_start(c);
 	deliver_loaded(c);
 	if (!c->p->debug.want.step || !running) {
 		deliver_interrupt(c);

@@ -54,6 +54,9 @@ struct jit_priv {
 	struct jit_debug debug;
 };
 
+/* start_slow.c: INIT and SIPI that have arrived. Call jit_fpu_leave first. */
+void jit_take_start(struct jit_cpu *c);
+
 /* engine_slow.c */
 /* Waits until the wake count is no longer seen. */
 void jit_sleep(struct jit_cpu *c, uint32_t seen);

@@ -217,6 +217,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 		munmap(c, sizeof *c);
 		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
 	}
+	c->pauses = 1;
 	c->p->member.attention = &c->attention;
 	c->p->spin.max_ns = spin_limit(SPIN_MAX_NS);
 	c->self = c;
@@ -309,15 +310,42 @@ static uint64_t guest_tsc(struct vcpu *v)
 	return tsc() + to_jit(v)->tsc_offset;
 }
 
-/* Its kvmclock stands still with it, as it counts TSC from a point that was published. */
+/* Its kvmclock stands still with it, as it counts TSC from a point that was published. All vCPUs
+ * stand still from the same moment to the same moment, so that their TSCs stay in step. */
 static void freeze(struct vcpu *v, bool frozen)
 {
 	struct jit_cpu *c = to_jit(v);
+	struct jit_vm *vm = c->vm;
 
-	if (frozen)
-		c->frozen_tsc = guest_tsc(v);
-	else
-		c->tsc_offset = c->frozen_tsc - tsc();
+	futex_take(&vm->time_lock);
+	if (frozen) {
+		if (!vm->frozen++)
+			vm->frozen_at = tsc();
+		vm->thawed_at = 0;
+		c->frozen_tsc = vm->frozen_at + c->tsc_offset;
+	} else {
+		if (!vm->thawed_at) {
+			vm->thawed_at = tsc();
+			if (vm->clock_tsc)
+				vm->clock_tsc += vm->thawed_at - vm->frozen_at;
+		}
+		c->tsc_offset = c->frozen_tsc - vm->thawed_at;
+		vm->frozen--;
+	}
+	futex_give(&vm->time_lock);
+}
+
+/* The vCPUs of a VM are loaded one after another with the same time: it is meant to be the same on
+ * all of them. The guest can set them apart itself, through the MSR. */
+static uint64_t tsc_offset_for(const struct jit_cpu *c, uint64_t guest_tsc)
+{
+	uint64_t offset = guest_tsc - tsc(), second = c->env->cpuid->tsc_hz;
+	const struct jit_vm *vm = c->vm;
+
+	for (unsigned i = 0; i < vm->cpus; i++)
+		if (vm->cpu[i] != c && vm->cpu[i]->tsc_offset - offset + second < 2 * second)
+			return vm->cpu[i]->tsc_offset;
+	return offset;
 }
 
 static void flush_code(struct jit_cpu *c)
@@ -334,7 +362,8 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 	c->st = *s;
 	xsave_sanitize(c);
 	jit_flags_set_arith(c, (uint32_t)s->rflags);
-	c->tsc_offset = s->tsc - tsc();
+	c->tsc_offset = tsc_offset_for(c, s->tsc);
+	c->vm->clock_tsc = 0;
 	c->delivering = false;
 	c->dr6_hits = 0;
 	c->p->step_once = false;

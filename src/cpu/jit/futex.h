@@ -28,6 +28,14 @@ static inline void futex_wake(_Atomic uint32_t *at, uint32_t waiters)
 	futex_call(at, FUTEX_WAKE_PRIVATE, waiters);
 }
 
+/* Others that are ready to run get the CPU. */
+static inline void futex_yield(void)
+{
+	uint64_t r = SYS_sched_yield;
+
+	__asm__ volatile("syscall" : "+a"(r) : : "rcx", "r11", "memory");
+}
+
 /* Some 100 microseconds, for others to get on. */
 static inline void futex_pause(void)
 {

@@ -32,6 +32,7 @@ enum rule_kind {
 	RULE_LOOP,
 	RULE_STI,
 	RULE_CLI,
+	RULE_PAUSE,
 	RULE_CLD,
 	RULE_STD, /* bits of RFLAGS that are never in the host's */
 };

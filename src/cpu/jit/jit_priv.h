@@ -114,6 +114,7 @@ struct jit_cpu {
 	uint32_t cr4_offered;     /* bits that CPUID lets the guest set */
 	uint64_t ea;              /* memory operand of the helper being called: offset in ... */
 	uint8_t ea_seg;           /* ... this segment (enum x86_sreg) */
+	uint32_t pauses;          /* PAUSEs until others get the host's CPU (h_pause) */
 
 	struct vcpu vcpu;
 	struct jit_vm *vm;

@@ -1,6 +1,9 @@
 /* kvmclock: the clock page by which a KVM guest turns its TSC into nanoseconds (Linux
  * Documentation/virt/kvm/x86/msr.rst, MSR_KVM_SYSTEM_TIME_NEW and MSR_KVM_WALL_CLOCK_NEW).
  * The version is odd while a page is being written. */
+#include <x86intrin.h>
+
+#include "cpu/jit/core.h"
 #include "cpu/jit/sys_priv.h"
 
 #define SYSTEM_TIME_ENABLED 1u
@@ -33,6 +36,19 @@ static void scale_for(uint64_t hz, struct pvclock_vcpu_time *t)
 	}
 }
 
+/* All vCPUs count from the same point: then none is before another. */
+static void vm_clock(struct jit_vm *vm, uint64_t *tsc, uint64_t *ns)
+{
+	futex_take(&vm->time_lock);
+	if (!vm->clock_tsc) {
+		vm->clock_tsc = __rdtsc();
+		vm->clock_ns = clock_now(vm->env.clock);
+	}
+	*tsc = vm->clock_tsc;
+	*ns = vm->clock_ns;
+	futex_give(&vm->time_lock);
+}
+
 void kvmclock_publish(struct jit_cpu *c)
 {
 	struct guest_mem *m = c->env->mem;
@@ -44,8 +60,8 @@ void kvmclock_publish(struct jit_cpu *c)
 		return;
 	scale_for(hz, &t);
 	t.version = (t.version | 1) + 2;
-	t.tsc_timestamp = jit_tsc(c);
-	t.system_time = clock_now(c->env->clock);
+	vm_clock(c->vm, &t.tsc_timestamp, &t.system_time);
+	t.tsc_timestamp += c->tsc_offset;
 	if (mem_write(m, gpa, &t, sizeof t) < 0)
 		return;
 	/* Pairs with the guest's read barriers around its reads of the version. */

@@ -51,6 +51,8 @@ static const struct rule rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	ONLY(BTR, RULE_BT),
 	ONLY(BTC, RULE_BT),
 
+	ONLY(PAUSE, RULE_PAUSE),
+
 	/* no operation: their memory operand is not accessed */
 	ONLY(NOP, RULE_NOP),
 	NOP_(PREFETCH),

@@ -64,6 +64,16 @@ void jit_go(struct jit_cpu *c)
 	world_go(&c->vm->world, &c->p->member);
 }
 
+#define PAUSES 128 /* some microseconds */
+
+void h_pause(struct jit_cpu *c, uint64_t arg)
+{
+	c->pauses = PAUSES;
+	jit_still(c, WORLD_MID);
+	futex_yield();
+	jit_move(c);
+}
+
 void jit_cache_lock(struct jit_cpu *c)
 {
 	futex_take(&c->vm->cache.lock);

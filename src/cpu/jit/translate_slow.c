@@ -157,6 +157,26 @@ static void do_sti(struct xlate *x, const struct insn *i)
 	or_rflags(x, RFLAGS_IF);
 }
 
+/* A vCPU that spins gives its CPU away now and then: the one that it waits for may have none. */
+static void do_pause(struct xlate *x, const struct insn *i)
+{
+	enum jit_helper_kind kind;
+	const uint8_t *helper = x_thunk(x, jit_thunk_for(x->k, h_pause, &kind));
+	struct emit *cold = &x->cold;
+
+	x_need_slot(x);
+	x_clobber(x);
+	e_op_gs(&x->hot, false, 0x83, 5, OFF(pauses)); /* sub dword gs:[pauses], 1 */
+	e8(&x->hot, 1);
+	e_jcc_to(&x->hot, CC_E, cold->p);
+	e8(&x->hot, 0xf3);
+	e8(&x->hot, 0x90);
+	x_store_rip(x, cold, i);
+	e_mov_imm(cold, R_14, x_helper_arg(x, i, 0));
+	e_call_to(cold, helper);
+	e_jmp_to(cold, x->hot.p);
+}
+
 static void emit_one(struct xlate *x, const struct insn *i)
 {
 	uint64_t arg;
@@ -196,6 +216,7 @@ static void emit_one(struct xlate *x, const struct insn *i)
 	case RULE_LOOP: x_loop(x, i); break;
 	case RULE_STI: do_sti(x, i); break;
 	case RULE_CLI: do_cli(x, i); break;
+	case RULE_PAUSE: do_pause(x, i); break;
 	case RULE_CLD: and_rflags(x, ~RFLAGS_DF); break;
 	case RULE_STD: or_rflags(x, RFLAGS_DF); break;
 	default: assert(!"a rule without an emitter");

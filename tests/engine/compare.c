@@ -14,6 +14,8 @@
  *   its fields is touched first is the processor's choice.
  * - What a gather that faults has left above its last element in the destination: processors
  *   zero that at some element, which is not said anywhere (SDM volume 2, VPGATHERDD: "may").
+ * - Alignment checks of vector operands under a mask: of which the processor checks the whole, and
+ *   of which each element, follows no rule that the manuals have.
  * - MASKMOVQ and MASKMOVDQU that fault, on either side: whether bytes that the mask leaves
  *   alone fault is up to the implementation (SDM volume 2).
  * - MXCSR_MASK and reserved parts of the XSAVE area. */
@@ -176,6 +178,25 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 			drop_x87_pointers(c, end);
 }
 
+/* Whether the end is a fault of which the manuals leave too much to the processor. */
+static bool is_open(const struct user_case *c, const struct user_end *end)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+
+	if (end->vector != X86_AC || !decode_faulting(c, end, &z, op))
+		return false;
+	switch (z.mnemonic) {
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ: return true;
+	default:
+		return z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && z.avx.mask.reg &&
+		       z.avx.mask.reg != ZYDIS_REGISTER_K0;
+	}
+}
+
 struct text {
 	char *to;
 	unsigned len;
@@ -254,6 +275,8 @@ bool compare_ends(const struct user_case *c, const struct forms *fs, const struc
 	for (unsigned i = 0; i < c->forms; i++)
 		if (may_be_hidden(fs->f[c->form[i]].mnemonic) && got->vector == X86_UD)
 			return true;
+	if (is_open(c, want) || is_open(c, got))
+		return true;
 	say_u64(&t, "vector", want->vector, got->vector);
 	if (want->vector == got->vector)
 		say_u64(&t, "error code", want->error, got->error);

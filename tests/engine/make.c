@@ -537,7 +537,7 @@ bool make_case(struct user_case *c, const struct forms *fs, const uint32_t *form
 	c->compat = fs->compat;
 	s->rip = rip;
 	s->rflags = RFLAGS_FIXED | RFLAGS_IF | (rng_next(r) & RFLAGS_ARITH) |
-		    (rng_odds(r, 4) ? RFLAGS_DF : 0);
+		    (rng_odds(r, 4) ? RFLAGS_DF : 0) | (rng_odds(r, 16) ? RFLAGS_AC : 0);
 	s->fs_base = DATA_BASE + PAGE + rng_below(r, PAGE);
 	s->gs_base = DATA_BASE + PAGE + rng_below(r, PAGE);
 	random_xsave(r, s->xsave);
@@ -610,6 +610,10 @@ static bool is_tame_operand(const struct maker *m, const ZydisDecodedOperand *o,
 		gpr = gpr_of(o->reg.value);
 		if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT)
 			return !written;
+		/* With EVEX.X set, which counts for vectors only, AMD's Zen 4 reads the RSP from
+		 * before a CALL or PUSH that stands in front. */
+		if (gpr == X86_RSP && m->in.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+			return false;
 		return !written || !is_kept(gpr) || (gpr == X86_RSP && hidden && !keep_stack);
 	}
 	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type == ZYDIS_MEMOP_TYPE_INVALID)
@@ -635,7 +639,8 @@ void make_tame_start(struct user_case *c, const struct forms *fs, struct rng *r)
 
 	c->patches = c->forms = c->len = 0;
 	c->compat = fs->compat;
-	s->rflags = RFLAGS_FIXED | RFLAGS_IF | (rng_next(r) & RFLAGS_ARITH);
+	s->rflags = RFLAGS_FIXED | RFLAGS_IF | (rng_next(r) & RFLAGS_ARITH) |
+		    (rng_odds(r, 30) ? RFLAGS_AC : 0);
 	s->fs_base = DATA_BASE + PAGE + 64 * rng_below(r, 8);
 	s->gs_base = DATA_BASE + PAGE + 64 * rng_below(r, 8);
 	random_xsave(r, s->xsave);

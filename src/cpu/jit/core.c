@@ -99,6 +99,8 @@ void jit_mode_update(struct jit_cpu *c)
 	if (jit_cpl(c) == 3) {
 		mode |= MODE_USER;
 		c->mmu = MMU_USER;
+		if ((s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM))
+			mode |= MODE_ALIGN;
 	} else if ((s->rflags & RFLAGS_AC) && (s->cr4 & CR4_SMAP)) {
 		mode |= MODE_AC;
 		c->mmu = MMU_KERNEL_AC;
@@ -341,7 +343,7 @@ static void step(struct jit_cpu *c)
 static bool must_step(const struct jit_cpu *c)
 {
 	return c->p->step_once || c->p->debug.want.step || c->st.events.shadow ||
-	       (c->st.rflags & RFLAGS_TF) || (c->st.dr7 & 0xff);
+	       (c->st.rflags & RFLAGS_TF) || (c->st.dr7 & 0xff) || (c->mode & MODE_ALIGN);
 }
 
 /* ---- events ---- */

@@ -107,6 +107,7 @@ void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);
 /* Called by translated code (thunks.c). */
 uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site);
+bool jit_x87_pending(const struct jit_cpu *c);
 /* For a SITE_FLAT operand whose byte last is the last one accessed. */
 void jit_check_flat(struct jit_cpu *c, uint64_t gva, unsigned last, uint32_t site);
 uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg);

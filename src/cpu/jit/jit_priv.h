@@ -58,6 +58,7 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 #define MODE_AVX512  0x0200u
 #define MODE_STEP    0x0400u /* one instruction, memory through the bounce buffer */
 #define MODE_REAL    0x0800u /* real or virtual-8086 mode */
+#define MODE_ALIGN   0x1000u /* alignment is checked (#AC): all code runs in step mode */
 #define MODE_PAGING  0x2000u
 #define MODE_EM      0x4000u /* CR0.EM: MMX is #UD */
 #define MODE_NOWAIT  0x8000u /* CR0.TS and MP: WAIT is #NM */
@@ -184,6 +185,16 @@ enum jit_access { ACC_READ = 0, ACC_WRITE = 1, ACC_FETCH = 2 };
 /* An access touches data breakpoints (17.2.4); those here see to it by themselves. */
 void jit_watch(struct jit_cpu *c, uint64_t gva, unsigned len, bool write);
 void jit_watch_port(struct jit_cpu *c, uint16_t port, unsigned size);
+
+/* Raises #AC where an access in ring 3 must be aligned and is not; as AMD's processors do it, before
+ * any #PF, and for vectors to 16 bytes at most. */
+static inline void jit_check_aligned(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size)
+{
+	unsigned align = size > 16 ? 16 : size & (size - 1) ? 8 : size;
+
+	if ((c->mode & MODE_ALIGN) && m == MMU_USER && (gva & (align - 1)))
+		jit_raise_err(c, X86_AC, 0);
+}
 
 uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size);
 void jit_write(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint64_t v, unsigned size);

@@ -68,14 +68,20 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)) && p->bounce_active)
 		jit_raise_err(c, X86_GP, 0);
 	if (site & SITE_MASKED) {
+		if (p->bounce_active)
+			jit_check_aligned(c, m, gva, size);
 		jit_masked_in(c, m, gva, at, size, site & SITE_WRITE);
 		jit_fpu_enter(c);
 		return at;
 	}
 	check_canonical(c, gva, size);
+	if ((c->mode & MODE_ALIGN) && (site & SITE_X87) && jit_x87_pending(c))
+		jit_raise(c, X86_MF);
+	jit_check_aligned(c, m, gva, size);
 	if (site & SITE_WRITE)
 		jit_probe(c, m, gva, size, ACC_WRITE);
-	if (!(site & SITE_WRITE) || (site & SITE_READ))
+	/* An x87 store with an unmasked exception leaves its operand as it was. */
+	if (!(site & SITE_WRITE) || (site & (SITE_READ | SITE_X87)))
 		jit_read_buf(c, m, gva, at, size);
 	/* Devices may have run, with the guest's vectors put away. */
 	if (!c->fpu_live)

@@ -94,6 +94,7 @@ static void run_at(struct jit_cpu *c, const struct string_op *o, enum x86_sreg s
 	r->gva = jit_seg_addr(c, seg, offset, o->size, acc);
 	r->hva = NULL;
 	r->n = 1;
+	jit_check_aligned(c, c->mmu, r->gva, o->size);
 	if ((r->gva & 0xfff) + o->size > 0x1000) {
 		jit_probe(c, c->mmu, r->gva, o->size, acc); /* sources fault first */
 		return;

@@ -325,12 +325,14 @@ uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size
 {
 	uint64_t v = 0;
 
+	jit_check_aligned(c, m, gva, size);
 	jit_read_buf(c, m, gva, &v, size);
 	return v;
 }
 
 void jit_write(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, uint64_t v, unsigned size)
 {
+	jit_check_aligned(c, m, gva, size);
 	jit_write_buf(c, m, gva, &v, size);
 }
 
@@ -392,7 +394,7 @@ uint64_t jit_seg_addr(struct jit_cpu *c, enum x86_sreg s, uint64_t offset, unsig
 	return (uint32_t)(seg->base + offset);
 }
 
-static bool x87_pending(const struct jit_cpu *c)
+bool jit_x87_pending(const struct jit_cpu *c)
 {
 	uint16_t fsw;
 
@@ -402,7 +404,7 @@ static bool x87_pending(const struct jit_cpu *c)
 
 uint64_t jit_seg_thunk(struct jit_cpu *c, uint64_t offset, uint32_t arg)
 {
-	if ((arg & SITE_X87) && x87_pending(c))
+	if ((arg & SITE_X87) && jit_x87_pending(c))
 		jit_raise(c, X86_MF);
 	return jit_seg_addr(c, (enum x86_sreg)(arg >> 24), offset, SITE_SIZE(arg),
 			    arg & SITE_WRITE ? ACC_WRITE : ACC_READ);
@@ -461,7 +463,7 @@ uint8_t *jit_miss(struct jit_cpu *c, uint64_t gva, uint32_t site)
 		gva = (uint32_t)gva;
 	if (site & SITE_MASKED)
 		jit_leave(c, LEAVE_STEP);
-	if ((site & SITE_X87) && x87_pending(c))
+	if ((site & SITE_X87) && jit_x87_pending(c))
 		jit_raise(c, X86_MF);
 	jit_check_flat(c, gva, size - 1, site);
 	if ((site & SITE_ALIGNED) && (gva & (size - 1)))

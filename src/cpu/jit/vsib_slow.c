@@ -220,9 +220,9 @@ static __attribute__((noinline)) void gather_body(struct jit_cpu *c, uint64_t ar
 		}
 		gva = element_gva(c, &v, n);
 		if (v.scatter) {
-			jit_write(c, c->mmu, gva, load_le(value, v.data), v.data);
+			jit_write_buf(c, c->mmu, gva, value, v.data); /* never #AC */
 		} else {
-			store_le(value, jit_read(c, c->mmu, gva, v.data), v.data);
+			jit_read_buf(c, c->mmu, gva, value, v.data);
 			/* Already now, as processors do: the next element may fault. */
 			vec_zero_from(c, v.reg, v.count * v.data);
 		}
@@ -266,6 +266,7 @@ static void masked_store(struct jit_cpu *c, enum x86_sreg seg, uint64_t at, cons
 {
 	uint64_t gva = jit_seg_addr(c, seg, at, size, ACC_WRITE);
 
+	jit_check_aligned(c, c->mmu, gva, size);
 	jit_probe(c, c->mmu, gva, size, ACC_WRITE);
 	for (unsigned i = 0; i < size; i++)
 		if (mask[i] & 0x80)

@@ -109,8 +109,12 @@ static void e820_shows_ram_below_and_above_the_hole(void **state)
 	static const struct {
 		uint64_t base, end, type;
 	} expected[] = {
-		{0, 0x9fc00, 1},       {0x9fc00, 0xa0000, 2},       {0xe0000, 0x100000, 2},
-		{0x100000, GIB(3), 1}, {0xe0000000, 0xf0000000, 2}, {GIB(4), GIB(5), 1},
+		{0, 0x9fc00, 1},
+		{0x9fc00, 0xa0000, 2},
+		{0xe0000, 0x100000, 2},
+		{0x100000, MEM_LOW_MAX, 1},
+		{0xb0000000, 0xc0000000, 2},
+		{GIB(4), GIB(8) - MEM_LOW_MAX, 1},
 	};
 	uint8_t k[BZ_LEN];
 	struct boot b;

@@ -4,10 +4,10 @@
 #define LAPIC_BASE       0xfee00000u
 #define IOAPIC_BASE      0xfec00000u
 #define IOAPIC_PINS      24
-#define ECAM_BASE        0xe0000000u /* 256 buses, 256 MiB */
+#define ECAM_BASE        0xb0000000u /* 256 buses, 256 MiB; where firmware puts a Q35's */
 #define ECAM_LAST_BUS    255
 #define PCI_MMIO_BASE    0xc0000000u /* window for BARs below 4 GiB */
-#define PCI_MMIO_LEN     0x20000000u
+#define PCI_MMIO_LEN     0x3e000000u
 #define TEST_MEMORY_BASE 0xff000000u
 #define PCI_MMIO64_LEN   0x800000000ull /* 32 GiB, starts above RAM, 1 GiB aligned */
 
@@ -24,6 +24,7 @@
 #define PORT_COM1       0x3f8
 #define PORT_DEBUG_EXIT 0xf4
 #define PORT_FW_CFG     0x510
+#define PORT_DEBUGCON   0x402
 #define PORT_TEST_LATCH 0xe0 /* these three: chipset/test_device.c */
 #define PORT_TEST_LINES 0x2000
 #define PORT_PCI_CONFIG 0xcf8

@@ -1,6 +1,6 @@
 /* mem: one memfd behind two mappings. Their host addresses lie in one reservation,
  *
- *	guard | low region | guard | high region | guard
+ *	guard | low region | guard | high region | guard | ROM | guard
  *
  * whose guards are mapped without rights, so that a host access which runs off a region
  * faults instead of reaching something else. Regions start on 2 MiB both in host memory
@@ -35,6 +35,7 @@ struct guest_mem {
 	uint64_t reserved_len;
 	struct mem_region region[2];
 	unsigned regions;
+	struct mem_region rom; /* size 0: none */
 
 	_Atomic uint64_t *marks; /* by page from the first region's start */
 	uint64_t marks_len;
@@ -44,7 +45,7 @@ struct guest_mem {
 };
 
 /* Divides the reservation; hva is then an offset into it, not an address. */
-static void lay_out(struct guest_mem *m, uint64_t hva[2])
+static void lay_out(struct guest_mem *m, uint64_t hva[2], uint64_t *rom)
 {
 	uint64_t low = min_u64(m->size, MEM_LOW_MAX);
 
@@ -60,15 +61,31 @@ static void lay_out(struct guest_mem *m, uint64_t hva[2])
 	m->reserved_len = hva[1];
 	if (m->regions == 2)
 		m->reserved_len = align_up(hva[1] + m->region[1].size, HUGE) + HUGE;
+	*rom = m->reserved_len;
+	m->rom.gpa = MEM_HIGH_BASE - m->rom.size;
+	m->rom.fd_offset = m->size;
+	if (m->rom.size)
+		m->reserved_len = align_up(*rom + m->rom.size, HUGE) + HUGE;
 	m->reserved_len += HUGE; /* room to align the start */
+}
+
+static int map_region(struct guest_mem *m, struct mem_region *r, uint8_t *at, struct err *e)
+{
+	r->hva = mmap(at, r->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		      m->fd, (off_t)r->fd_offset);
+	if (r->hva == MAP_FAILED)
+		return err_sys(e, errno, "map %" PRIu64 " MiB", r->size >> 20);
+	madvise(r->hva, r->size, MADV_DONTDUMP);
+	return 0;
 }
 
 static int map_regions(struct guest_mem *m, struct err *e)
 {
-	uint64_t offset[2];
+	uint64_t offset[2], rom;
 	uint8_t *base;
+	int r = 0;
 
-	lay_out(m, offset);
+	lay_out(m, offset, &rom);
 	m->reserved = mmap(NULL, m->reserved_len, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m->reserved == MAP_FAILED)
@@ -77,18 +94,12 @@ static int map_regions(struct guest_mem *m, struct err *e)
 	base = m->reserved;
 	base += align_up((uintptr_t)base, HUGE) - (uintptr_t)base;
 
-	for (unsigned i = 0; i < m->regions; i++) {
-		struct mem_region *r = &m->region[i];
-
-		r->hva = mmap(base + offset[i], r->size, PROT_READ | PROT_WRITE,
-			      MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->fd, r->fd_offset);
-		if (r->hva == MAP_FAILED)
-			return err_sys(e, errno, "map %" PRIu64 " MiB", r->size >> 20);
-		/* Both are wishes: kernels without huge pages refuse the first. */
-		madvise(r->hva, r->size, MADV_HUGEPAGE);
-		madvise(r->hva, r->size, MADV_DONTDUMP);
+	for (unsigned i = 0; i < m->regions && r == 0; i++) {
+		r = map_region(m, &m->region[i], base + offset[i], e);
+		if (r == 0) /* a wish: kernels without huge pages refuse it */
+			madvise(m->region[i].hva, m->region[i].size, MADV_HUGEPAGE);
 	}
-	return 0;
+	return r < 0 || !m->rom.size ? r : map_region(m, &m->rom, base + rom, e);
 }
 
 /* Virtual memory, touched only where marks are set. */
@@ -114,7 +125,7 @@ static int open_ram(struct guest_mem *m, struct err *e)
 	m->fd = memfd_create("holon-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (m->fd < 0)
 		return err_sys(e, errno, "memfd");
-	if (ftruncate(m->fd, m->size) < 0)
+	if (ftruncate(m->fd, (off_t)(m->size + m->rom.size)) < 0)
 		return err_sys(e, errno, "memfd of %" PRIu64 " MiB", m->size >> 20);
 	/* The file may be shared with other processes; none may cut it under us. */
 	if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
@@ -125,12 +136,20 @@ static int open_ram(struct guest_mem *m, struct err *e)
 
 int mem_new(struct guest_mem **out, uint64_t ram_bytes, struct err *e)
 {
+	return mem_new_with_rom(out, ram_bytes, 0, e);
+}
+
+int mem_new_with_rom(struct guest_mem **out, uint64_t ram_bytes, uint64_t rom_bytes, struct err *e)
+{
 	struct guest_mem *m;
 	int r;
 
 	if (ram_bytes < RAM_MIN || ram_bytes > RAM_MAX)
 		return err_set(e, EINVAL, "guest RAM of %" PRIu64 " KiB: must be 1 MiB to 64 TiB",
 			       ram_bytes >> 10);
+	if (rom_bytes > MEM_ROM_MAX || rom_bytes % PAGE)
+		return err_set(e, EINVAL, "a ROM of %" PRIu64 " bytes: at most 16 MiB, in pages",
+			       rom_bytes);
 	m = calloc(1, sizeof *m);
 	if (!m)
 		return err_sys(e, ENOMEM, "guest RAM");
@@ -138,6 +157,7 @@ int mem_new(struct guest_mem **out, uint64_t ram_bytes, struct err *e)
 	m->reserved = MAP_FAILED;
 	pthread_mutex_init(&m->watch_lock, NULL);
 	m->size = align_up(ram_bytes, PAGE);
+	m->rom.size = rom_bytes;
 	r = open_ram(m, e);
 	if (r < 0) {
 		err_wrap(e, "guest RAM");
@@ -179,16 +199,30 @@ unsigned mem_regions(const struct guest_mem *m, const struct mem_region **out)
 	return m->regions;
 }
 
+static void *span_in(const struct mem_region *r, gpa_t gpa, uint64_t len)
+{
+	uint64_t offset = gpa - r->gpa; /* wraps to something large below the region */
+
+	return offset < r->size && len <= r->size - offset ? r->hva + offset : NULL;
+}
+
 void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len)
 {
-	for (unsigned i = 0; i < m->regions; i++) {
-		const struct mem_region *r = &m->region[i];
-		uint64_t offset = gpa - r->gpa; /* wraps to something large below the region */
+	void *p = span_in(&m->region[0], gpa, len);
 
-		if (offset < r->size && len <= r->size - offset)
-			return r->hva + offset;
-	}
-	return NULL;
+	return p || m->regions < 2 ? p : span_in(&m->region[1], gpa, len);
+}
+
+const struct mem_region *mem_rom(const struct guest_mem *m)
+{
+	return m->rom.size ? &m->rom : NULL;
+}
+
+const void *mem_readable(const struct guest_mem *m, gpa_t gpa, uint64_t len)
+{
+	const void *p = mem_span(m, gpa, len);
+
+	return p ? p : span_in(&m->rom, gpa, len);
 }
 
 gpa_t mem_gpa(const struct guest_mem *m, const void *hva)
@@ -359,7 +393,7 @@ void mem_watch(struct guest_mem *m, struct mem_watch *w)
 
 void mem_mark(struct guest_mem *m, gpa_t gpa)
 {
-	uint64_t i = page_index(m, mem_span(m, gpa, 1));
+	uint64_t i = page_index(m, mem_readable(m, gpa, 1));
 
 	/* A full barrier on x86: pairs with mem_written. */
 	atomic_fetch_or(&m->marks[i / 64], BIT(i % 64));
@@ -367,7 +401,7 @@ void mem_mark(struct guest_mem *m, gpa_t gpa)
 
 void mem_unmark(struct guest_mem *m, gpa_t gpa)
 {
-	uint64_t i = page_index(m, mem_span(m, gpa, 1));
+	uint64_t i = page_index(m, mem_readable(m, gpa, 1));
 
 	atomic_fetch_and(&m->marks[i / 64], ~BIT(i % 64));
 }

@@ -1,6 +1,7 @@
-/* mem: guest RAM. One memfd, mapped once; guest-physical space has it in up to two
- * regions: [0, min(size, 3 GiB)) and, for the rest, [4 GiB, ...). Between 3 and 4 GiB
- * lie PCI MMIO, ECAM, IOAPIC and LAPIC.
+/* mem: guest RAM, and the ROM that firmware is in. One memfd, mapped once; guest-physical space
+ * has RAM in up to two regions: [0, min(size, 2816 MiB)) and, for the rest, [4 GiB, ...). Between
+ * 2816 MiB and 4 GiB lie ECAM, PCI MMIO, IOAPIC and LAPIC (chipset/layout.h), and a ROM, if there
+ * is one, ends at 4 GiB.
  *
  * Guest-physical addresses (gpa) come from guests: every access is checked here, and
  * nothing outside RAM is ever touched. Host virtual addresses (hva) of RAM stay valid
@@ -17,7 +18,7 @@
 
 typedef uint64_t gpa_t;
 
-#define MEM_LOW_MAX   GIB(3)
+#define MEM_LOW_MAX   MIB(2816) /* where firmware for a Q35 puts ECAM */
 #define MEM_HIGH_BASE GIB(4)
 
 struct mem_region {
@@ -31,6 +32,10 @@ struct guest_mem;
 
 /* ram_bytes: rounded up to 4096; at least 1 MiB. */
 WARN_UNUSED int mem_new(struct guest_mem **out, uint64_t ram_bytes, struct err *e);
+/* Likewise, with a ROM of that many bytes below 4 GiB: a multiple of 4096, at most MEM_ROM_MAX. */
+#define MEM_ROM_MAX MIB(16)
+WARN_UNUSED int mem_new_with_rom(struct guest_mem **out, uint64_t ram_bytes, uint64_t rom_bytes,
+				 struct err *e);
 void mem_free(struct guest_mem *m); /* accepts NULL */
 
 uint64_t mem_size(const struct guest_mem *m);
@@ -40,6 +45,13 @@ unsigned mem_regions(const struct guest_mem *m, const struct mem_region **out);
 /* The whole span [gpa, gpa + len) as host memory, or NULL if any byte of it is not RAM.
  * len may be 0 (any gpa in RAM). */
 void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len);
+
+/* The ROM, which the guest reads and executes but does not write, and which mem_span and all that
+ * devices use know nothing of; NULL: there is none. Whoever makes the machine fills it through
+ * hva, before the guest runs. */
+const struct mem_region *mem_rom(const struct guest_mem *m);
+/* Like mem_span, of RAM or ROM: for an engine's reads and fetches. */
+const void *mem_readable(const struct guest_mem *m, gpa_t gpa, uint64_t len);
 
 gpa_t mem_gpa(const struct guest_mem *m, const void *hva); /* of what mem_span gave */
 
@@ -73,7 +85,7 @@ struct mem_watch {
 };
 /* One watch per memory; NULL: nobody watches. After it returns the old one is not called. */
 void mem_watch(struct guest_mem *m, struct mem_watch *w);
-/* The next write to the page at gpa, which is RAM, is told. Mark before reading its bytes:
+/* The next write to the page at gpa, which is RAM (or ROM, which nobody writes), is told. Mark before reading its bytes:
  * then they are new, or written comes. */
 void mem_mark(struct guest_mem *m, gpa_t gpa);
 void mem_unmark(struct guest_mem *m, gpa_t gpa);

@@ -33,19 +33,19 @@ static void small_ram_is_one_region_from_zero(void **unused)
 	mem_free(m);
 }
 
-static void ram_past_3g_continues_at_4g(void **unused)
+static void ram_past_the_hole_continues_at_4g(void **unused)
 {
 	struct guest_mem *m = new_mem(GIB(5));
 	const struct mem_region *r;
 
 	assert_int_equal(mem_regions(m, &r), 2);
-	assert_int_equal(r[0].size, GIB(3));
+	assert_int_equal(r[0].size, MEM_LOW_MAX);
 	assert_int_equal(r[1].gpa, GIB(4));
-	assert_int_equal(r[1].size, GIB(2));
-	assert_int_equal(r[1].fd_offset, GIB(3));
-	assert_null(mem_span(m, GIB(3), 1));
+	assert_int_equal(r[1].size, GIB(5) - MEM_LOW_MAX);
+	assert_int_equal(r[1].fd_offset, MEM_LOW_MAX);
+	assert_null(mem_span(m, MEM_LOW_MAX, 1));
 	assert_null(mem_span(m, GIB(4) - 1, 1));
-	assert_non_null(mem_span(m, GIB(4), GIB(2)));
+	assert_non_null(mem_span(m, GIB(4), GIB(5) - MEM_LOW_MAX));
 	mem_free(m);
 }
 
@@ -57,7 +57,7 @@ static void what_is_written_is_read_and_stands_in_the_file(void **unused)
 	assert_int_equal(mem_write(m, GIB(4) + 0x1000, &v, sizeof v), 0);
 	assert_int_equal(mem_read(m, GIB(4) + 0x1000, &got, sizeof got), 0);
 	assert_int_equal(got, v);
-	assert_int_equal(pread(mem_fd(m), &in_file, 4, GIB(3) + 0x1000), 4);
+	assert_int_equal(pread(mem_fd(m), &in_file, 4, MEM_LOW_MAX + 0x1000), 4);
 	assert_int_equal(in_file, v);
 	mem_free(m);
 }
@@ -123,16 +123,16 @@ static void all_marked_pages_of_a_long_write_are_told(void **unused)
 	mem_mark(m, GIB(4) + 64 * 4096);
 	mem_mark(m, end - 4096);
 	mem_mark(m, end);
-	mem_mark(m, GIB(3) - 4096);
+	mem_mark(m, MEM_LOW_MAX - 4096);
 	mem_written(m, mem_span(m, GIB(4), MIB(1)), MIB(1));
 	assert_int_equal(w.n, 4);
 	assert_int_equal(w.gpa[0], GIB(4));
 	assert_int_equal(w.gpa[1], GIB(4) + 63 * 4096);
 	assert_int_equal(w.gpa[2], GIB(4) + 64 * 4096);
 	assert_int_equal(w.gpa[3], end - 4096);
-	mem_written(m, mem_span(m, 0, GIB(3)), GIB(3));
+	mem_written(m, mem_span(m, 0, MEM_LOW_MAX), MEM_LOW_MAX);
 	assert_int_equal(w.n, 5);
-	assert_int_equal(w.gpa[4], GIB(3) - 4096);
+	assert_int_equal(w.gpa[4], MEM_LOW_MAX - 4096);
 	mem_free(m);
 }
 
@@ -169,7 +169,7 @@ static void discarded_pages_go_back_to_the_host_and_read_as_zeros(void **unused)
 		assert_int_equal(w.gpa[i], at[i] + 4096);
 	}
 	assert_int_equal(mem_discard(m, 0x1800, 0x900), 0); /* holds no whole page */
-	assert_int_equal(mem_discard(m, GIB(3) - 4096, 8192), -EFAULT);
+	assert_int_equal(mem_discard(m, MEM_LOW_MAX - 4096, 8192), -EFAULT);
 	assert_int_equal(mem_discard(m, UINT64_MAX - 4095, 4096), -EFAULT);
 	mem_free(m);
 }
@@ -318,11 +318,47 @@ static void unused_memory_does_not_become_huge(void **unused)
 	mem_free(m);
 }
 
+static void a_rom_ends_at_4_gib_and_is_no_ram(void **state)
+{
+	const struct mem_region *rom;
+	struct guest_mem *m;
+
+	assert_int_equal(mem_new_with_rom(&m, MIB(1), KIB(8), NULL), 0);
+	rom = mem_rom(m);
+	assert_non_null(rom);
+	assert_int_equal(rom->gpa, GIB(4) - KIB(8));
+	assert_int_equal(rom->size, KIB(8));
+	rom->hva[0] = 0x42;
+	rom->hva[KIB(8) - 1] = 0x43;
+	assert_null(mem_span(m, rom->gpa, 1));
+	assert_int_equal(mem_size(m), MIB(1));
+	assert_int_equal(*(const uint8_t *)mem_readable(m, GIB(4) - 1, 1), 0x43);
+	assert_null(mem_readable(m, GIB(4) - 1, 2));
+	assert_null(mem_readable(m, rom->gpa - 1, 1));
+	assert_int_equal(mem_write(m, rom->gpa, "x", 1), -EFAULT);
+	assert_non_null(mem_readable(m, 0, MIB(1)));
+	mem_mark(m, rom->gpa);
+	mem_unmark(m, rom->gpa);
+	mem_free(m);
+}
+
+static void a_rom_has_whole_pages_and_a_limit(void **state)
+{
+	struct guest_mem *m;
+	struct err e;
+
+	assert_int_equal(mem_new_with_rom(&m, MIB(1), 4097, &e), -EINVAL);
+	assert_int_equal(mem_new_with_rom(&m, MIB(1), MEM_ROM_MAX + 4096, &e), -EINVAL);
+	assert_int_equal(mem_new(&m, MIB(1), NULL), 0);
+	assert_null(mem_rom(m));
+	mem_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(small_ram_is_one_region_from_zero),
-		cmocka_unit_test(ram_past_3g_continues_at_4g),
+		cmocka_unit_test(ram_past_the_hole_continues_at_4g),
 		cmocka_unit_test(what_is_written_is_read_and_stands_in_the_file),
 		cmocka_unit_test(fresh_ram_is_zero),
 		cmocka_unit_test(a_write_to_a_marked_page_is_told_once),
@@ -334,6 +370,8 @@ int main(void)
 		cmocka_unit_test(guards_stand_around_each_region),
 		cmocka_unit_test(used_memory_becomes_huge_and_stays_the_same),
 		cmocka_unit_test(unused_memory_does_not_become_huge),
+		cmocka_unit_test(a_rom_ends_at_4_gib_and_is_no_ram),
+		cmocka_unit_test(a_rom_has_whole_pages_and_a_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,9 @@ static uint64_t phys_pages(const struct guest_mem *m)
 	const struct mem_region *r;
 	unsigned n = mem_regions(m, &r);
 
-	return (r[n - 1].gpa + r[n - 1].size) >> 12;
+	return (mem_rom(m) ? max_u64(MEM_HIGH_BASE, r[n - 1].gpa + r[n - 1].size)
+			   : r[n - 1].gpa + r[n - 1].size) >>
+	       12;
 }
 
 static void *reserve(uint64_t bytes)

@@ -125,19 +125,22 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	uint64_t page = gva & ~0xfffull;
 	unsigned slot = (gva >> 12) & (JIT_TLB_SIZE - 1);
 	uint32_t error;
-	uint8_t *hva;
+	uint8_t *ram, *hva;
 
 	if (!jit_canonical(c, gva))
 		raise_address(c, stack);
 	if (!jit_walk(c, gva, m, a, &map, &error))
 		jit_raise_pf(c, gva, error);
 	*gpa = map.gpa;
-	hva = mem_span(c->env->mem, map.gpa, 4096);
+	ram = mem_span(c->env->mem, map.gpa, 4096);
+	/* ROM takes no writes: they go the way of MMIO, where nobody is. */
+	hva = ram || a == ACC_WRITE ? ram : (uint8_t *)mem_readable(c->env->mem, map.gpa, 4096);
 	if (!hva)
 		return NULL;
 	t->tag_read = page;
-	t->tag_write =
-		map.writable && !jit_code_on_page(&c->vm->cache, map.gpa) ? page : no_tag(slot);
+	t->tag_write = ram && map.writable && !jit_code_on_page(&c->vm->cache, map.gpa)
+			       ? page
+			       : no_tag(slot);
 	if (c->p->debug.watches) {
 		if (jit_debug_watched(c, page, 4096, true))
 			t->tag_write = no_tag(slot);

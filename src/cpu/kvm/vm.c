@@ -71,24 +71,35 @@ static void send_msi(struct msi_sink *s, uint64_t addr, uint32_t data)
 	(void)!ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
 }
 
+static int add_slot(struct kvm_vm *vm, uint32_t n, const struct mem_region *r, uint32_t flags,
+		    struct err *e)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = n,
+		.flags = flags,
+		.guest_phys_addr = r->gpa,
+		.memory_size = r->size,
+		.userspace_addr = (uintptr_t)r->hva,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+		return err_sys(e, errno, "KVM: guest memory at %#llx", (unsigned long long)r->gpa);
+	return 0;
+}
+
 static int add_memory(struct kvm_vm *vm, struct err *e)
 {
-	const struct mem_region *r;
+	const struct mem_region *r, *rom = mem_rom(vm->env.mem);
 	unsigned n = mem_regions(vm->env.mem, &r);
+	int ret = 0;
 
-	for (unsigned i = 0; i < n; i++) {
-		struct kvm_userspace_memory_region slot = {
-			.slot = i,
-			.guest_phys_addr = r[i].gpa,
-			.memory_size = r[i].size,
-			.userspace_addr = (uintptr_t)r[i].hva,
-		};
-
-		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-			return err_sys(e, errno, "KVM: guest memory at %#llx",
-				       (unsigned long long)r[i].gpa);
-	}
-	return 0;
+	for (unsigned i = 0; i < n && ret == 0; i++)
+		ret = add_slot(vm, i, &r[i], 0, e);
+	if (ret < 0 || !rom)
+		return ret;
+	if (has_cap(vm, KVM_CAP_READONLY_MEM) <= 0)
+		return err_set(e, ENOTSUP, "this KVM has no read-only memory for firmware");
+	return add_slot(vm, n, rom, KVM_MEM_READONLY, e);
 }
 
 static int set_apic_hz(struct kvm_vm *vm, struct err *e)

@@ -2,18 +2,22 @@
  * power management (ACPI 6.5, chapter 5.2). They are made once, before the machine runs,
  * in the reserved 128 KiB below 1 MiB; the RSDP is in the last 64 KiB, where every kernel
  * looks for it. The DSDT comes compiled from dsdt.asl; what it needs to know about this
- * machine it reads from names that an SSDT made here defines. */
-#include "boot/boot_priv.h"
+ * machine are names in it whose values are put in here. (Firmware and boot loaders know too
+ * little AML for names that another table defines.)
+ *
+ * Where firmware runs first it decides where the tables lie: they are made as if at 0, and with
+ * them goes a list of which bytes are pointers and checksums (acpi_loader.c). */
+#include "boot/acpi_priv.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "chipset/layout.h"
 #include "dsdt.h" /* made by iasl: dsdt_aml_code */
 
-#define TABLES_BASE ACPI_AREA
-#define TABLES_LEN  0x10000u
-#define RSDP_BASE   0xf0000u
+#define RSDP_BASE 0xf0000u
 
 #define SCI_ACTIVE_HIGH_LEVEL 0x000d
 #define XAPIC_IDS             255 /* 0xff is broadcast: from there on only x2APIC entries can name it */
@@ -84,18 +88,11 @@ _Static_assert(sizeof(struct table) == 36 && sizeof(struct rsdp) == 36 &&
 		       sizeof(struct fadt) == 276,
 	       "the layout is ACPI's");
 
-/* A cursor in the table area. Running out of room is sticky. */
-struct area {
-	uint8_t *hva;
-	uint32_t used;
-	bool full;
-};
-
 static void *append(struct area *a, const void *from, uint32_t len)
 {
 	uint8_t *at = a->hva + a->used;
 
-	if (len > TABLES_LEN - a->used) {
+	if (len > ACPI_TABLES_LEN - a->used) {
 		a->full = true;
 		return NULL;
 	}
@@ -116,7 +113,16 @@ static gpa_t align_area(struct area *a, uint32_t to)
 {
 	while (a->used & (to - 1) && !a->full)
 		put(a, 0, 1);
-	return TABLES_BASE + a->used;
+	return a->base + a->used;
+}
+
+/* The size bytes at gpa point to somewhere in the area; or, with size 0, a table stands there. */
+static void note(struct area *a, gpa_t gpa, uint8_t size)
+{
+	if (a->notes == ACPI_NOTES_MAX)
+		a->full = true;
+	else
+		a->note[a->notes++] = (struct acpi_note){(uint32_t)(gpa - a->base), size};
 }
 
 static uint8_t checksum(const void *p, size_t len)
@@ -151,11 +157,11 @@ static gpa_t table_begin(struct area *a, const char *signature, uint8_t revision
 
 static void table_end(struct area *a, gpa_t at)
 {
-	struct table *t = (struct table *)(a->hva + (at - TABLES_BASE));
+	struct table *t = (struct table *)(a->hva + (at - a->base));
 
 	if (a->full)
 		return;
-	t->length = a->used - (uint32_t)(at - TABLES_BASE);
+	t->length = a->used - (uint32_t)(at - a->base);
 	t->checksum = 0;
 	t->checksum = checksum(t, t->length);
 }
@@ -182,7 +188,7 @@ static gpa_t put_facs(struct area *a)
 	return at;
 }
 
-static gpa_t put_fadt(struct area *a, gpa_t facs, gpa_t dsdt)
+static gpa_t put_fadt(struct area *a, const struct acpi_config *c, gpa_t facs, gpa_t dsdt)
 {
 	struct fadt f = {
 		.head = table_head("FACP", 6),
@@ -197,7 +203,7 @@ static gpa_t put_fadt(struct area *a, gpa_t facs, gpa_t dsdt)
 		.pm_tmr_len = 4,
 		.p_lvl2_lat = 0xffff, /* above 100 and 1000: no C2, no C3 */
 		.p_lvl3_lat = 0xffff,
-		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA,
+		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_8042 | (c->vga ? 0 : BOOT_NO_VGA),
 		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON | FADT_NO_FIXED_RTC |
 			 FADT_RESET_REG,
 		.reset_reg = io_port(PORT_RESET, 1),
@@ -212,36 +218,38 @@ static gpa_t put_fadt(struct area *a, gpa_t facs, gpa_t dsdt)
 
 	append(a, &f, sizeof f);
 	table_end(a, at);
-	return at;
-}
-
-static gpa_t put_dsdt(struct area *a)
-{
-	gpa_t at = align_area(a, 16);
-
-	append(a, dsdt_aml_code, sizeof dsdt_aml_code);
+	note(a, at + offsetof(struct fadt, facs), 4);
+	note(a, at + offsetof(struct fadt, dsdt), 4);
+	note(a, at + offsetof(struct fadt, x_dsdt), 8);
+	note(a, at, 0);
 	return at;
 }
 
 /* Name (NAME, value): NameOp, NameSeg, QWordPrefix, the number (20.2.5.1). */
-static void put_name(struct area *a, const char *name, uint64_t value)
+static void set_name(uint8_t *dsdt, uint32_t len, const char *name, uint64_t value)
 {
-	put(a, 0x08, 1);
-	append(a, name, 4);
-	put(a, 0x0e, 1);
-	put(a, value, 8);
+	const uint8_t head[] = {
+		0x08, (uint8_t)name[0], (uint8_t)name[1], (uint8_t)name[2], (uint8_t)name[3], 0x0e};
+	uint8_t *at = memmem(dsdt, len, head, sizeof head);
+
+	assert(at && at + sizeof head + 8 <= dsdt + len);
+	store_le(at + sizeof head, value, 8);
 }
 
-static gpa_t put_ssdt(struct area *a, const struct acpi_config *c)
+static gpa_t put_dsdt(struct area *a, const struct acpi_config *c)
 {
-	gpa_t at = table_begin(a, "SSDT", 2);
+	gpa_t at = align_area(a, 16);
+	uint8_t *dsdt = append(a, dsdt_aml_code, sizeof dsdt_aml_code);
 
-	put_name(a, "HB32", c->pci_mmio_base);
-	put_name(a, "HL32", c->pci_mmio_len);
-	put_name(a, "HB64", c->pci_mmio64_base);
-	put_name(a, "HL64", c->pci_mmio64_len);
-	put_name(a, "HECM", c->ecam_base);
-	put_name(a, "HECL", MIB(1) * (c->ecam_last_bus + 1u));
+	if (!dsdt)
+		return at;
+	set_name(dsdt, sizeof dsdt_aml_code, "HB32", c->pci_mmio_base);
+	set_name(dsdt, sizeof dsdt_aml_code, "HL32", c->pci_mmio_len);
+	set_name(dsdt, sizeof dsdt_aml_code, "HB64", c->pci_mmio64_base);
+	set_name(dsdt, sizeof dsdt_aml_code, "HL64", c->pci_mmio64_len);
+	set_name(dsdt, sizeof dsdt_aml_code, "HECM", c->ecam_base);
+	set_name(dsdt, sizeof dsdt_aml_code, "HECL", MIB(1) * (c->ecam_last_bus + 1u));
+	set_name(dsdt, sizeof dsdt_aml_code, "HVGN", !c->no_vmgenid);
 	table_end(a, at);
 	return at;
 }
@@ -313,19 +321,29 @@ static gpa_t put_mcfg(struct area *a, const struct acpi_config *c)
 	return at;
 }
 
-static gpa_t put_xsdt(struct area *a, const gpa_t *tables, unsigned n)
-{
-	gpa_t at = table_begin(a, "XSDT", 1);
+struct lists {
+	gpa_t xsdt, rsdt; /* the latter for who knows ACPI 1.0 only, boot loaders among them */
+};
 
-	for (unsigned i = 0; i < n; i++)
-		put(a, tables[i], 8);
+/* XSDT or RSDT: the list of tables, by pointers of that size. */
+static gpa_t put_list(struct area *a, const char *signature, uint8_t size, const gpa_t *tables,
+		      unsigned n)
+{
+	gpa_t at = table_begin(a, signature, 1);
+
+	for (unsigned i = 0; i < n; i++) {
+		note(a, a->base + a->used, size);
+		put(a, tables[i], size);
+	}
 	table_end(a, at);
+	note(a, at, 0);
 	return at;
 }
 
-static void put_rsdp(struct rsdp *to, gpa_t xsdt)
+static void put_rsdp(struct rsdp *to, const struct lists *l)
 {
-	struct rsdp p = {.revision = 2, .length = sizeof p, .xsdt = xsdt};
+	struct rsdp p = {
+		.revision = 2, .rsdt = (uint32_t)l->rsdt, .length = sizeof p, .xsdt = l->xsdt};
 
 	memcpy(p.signature, "RSD PTR ", 8);
 	memcpy(p.oem_id, "HOLON ", 6);
@@ -334,24 +352,59 @@ static void put_rsdp(struct rsdp *to, gpa_t xsdt)
 	*to = p;
 }
 
+static struct lists put_tables(struct area *a, const struct acpi_config *c)
+{
+	gpa_t tables[3], facs = put_facs(a), dsdt = put_dsdt(a, c);
+
+	tables[0] = put_fadt(a, c, facs, dsdt);
+	tables[1] = put_madt(a, c);
+	tables[2] = put_mcfg(a, c);
+	return (struct lists){.xsdt = put_list(a, "XSDT", 8, tables, ARRAY_SIZE(tables)),
+			      .rsdt = put_list(a, "RSDT", 4, tables, ARRAY_SIZE(tables))};
+}
+
+static int too_long(const struct acpi_config *c, struct err *e)
+{
+	return err_set(e, E2BIG, "ACPI tables for %u processors are too long", c->cpus);
+}
+
 int acpi_build(struct guest_mem *m, const struct acpi_config *c, gpa_t *rsdp, struct err *e)
 {
-	struct area a = {.hva = mem_span(m, TABLES_BASE, TABLES_LEN)};
+	struct area a = {.hva = mem_span(m, ACPI_AREA, ACPI_TABLES_LEN), .base = ACPI_AREA};
 	struct rsdp *root = mem_span(m, RSDP_BASE, sizeof *root);
-	gpa_t tables[4], facs, dsdt, xsdt;
+	struct lists lists;
 
 	if (!a.hva || !root)
 		return err_set(e, ENOMEM, "a machine needs at least 1 MiB of memory");
-	facs = put_facs(&a);
-	dsdt = put_dsdt(&a);
-	tables[0] = put_fadt(&a, facs, dsdt);
-	tables[1] = put_madt(&a, c);
-	tables[2] = put_mcfg(&a, c);
-	tables[3] = put_ssdt(&a, c);
-	xsdt = put_xsdt(&a, tables, ARRAY_SIZE(tables));
+	lists = put_tables(&a, c);
 	if (a.full)
-		return err_set(e, E2BIG, "ACPI tables for %u processors are too long", c->cpus);
-	put_rsdp(root, xsdt);
+		return too_long(c, e);
+	put_rsdp(root, &lists);
 	*rsdp = RSDP_BASE;
 	return 0;
+}
+
+int acpi_build_files(struct acpi_files *f, const struct acpi_config *c, struct err *e)
+{
+	struct area a = {.hva = calloc(1, ACPI_TABLES_LEN)};
+	struct lists lists;
+	int r = 0;
+
+	*f = (struct acpi_files){.tables = a.hva};
+	if (!a.hva)
+		return err_set(e, ENOMEM, "ACPI tables");
+	lists = put_tables(&a, c);
+	f->tables_len = a.used;
+	put_rsdp((struct rsdp *)f->rsdp, &lists);
+	r = a.full ? too_long(c, e) : acpi_loader_script(f, &a, e);
+	if (r < 0)
+		acpi_files_done(f);
+	return r;
+}
+
+void acpi_files_done(struct acpi_files *f)
+{
+	free(f->tables);
+	free(f->script);
+	*f = (struct acpi_files){0};
 }

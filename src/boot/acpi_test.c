@@ -92,7 +92,6 @@ static void all_checksums_are_right(void **state)
 	assert_sum(fadt);
 	assert_sum(find(&b, "APIC"));
 	assert_sum(find(&b, "MCFG"));
-	assert_sum(find(&b, "SSDT"));
 	assert_sum(table_at(&b, load_le(fadt + 140, 8)));
 	mem_free(b.m);
 }
@@ -181,11 +180,11 @@ static void too_many_processors_are_refused(void **state)
 	mem_free(m);
 }
 
-static void ssdt_gives_the_dsdt_its_addresses(void **state)
+static void the_dsdt_has_its_addresses(void **state)
 {
 	struct built b = build(&config);
-	const uint8_t *ssdt = find(&b, "SSDT");
-	const uint8_t *name = memmem(ssdt, load_le(ssdt + 4, 4), "\x08HB64\x0e", 6);
+	const uint8_t *dsdt = table_at(&b, load_le(find(&b, "FACP") + 140, 8));
+	const uint8_t *name = memmem(dsdt, load_le(dsdt + 4, 4), "\x08HB64\x0e", 6);
 
 	assert_non_null(name);
 	assert_int_equal(load_le(name + 6, 8), GIB(8));
@@ -203,6 +202,57 @@ static void mcfg_covers_the_buses(void **state)
 	mem_free(b.m);
 }
 
+/* What firmware does with the script. */
+struct loaded {
+	uint8_t *tables, *rsdp;
+};
+
+static uint8_t *file_of(const struct loaded *l, const char *name)
+{
+	if (!strcmp(name, ACPI_TABLES_FILE))
+		return l->tables;
+	assert_string_equal(name, ACPI_RSDP_FILE);
+	return l->rsdp;
+}
+
+static void run_script(const struct loaded *l, const struct acpi_files *f, gpa_t tables_at)
+{
+	for (const uint8_t *p = f->script; p < f->script + f->script_len; p += 128) {
+		uint8_t *to = file_of(l, (const char *)p + 4);
+		uint32_t a = (uint32_t)load_le(p + 60, 4), b = (uint32_t)load_le(p + 64, 4);
+
+		switch (load_le(p, 4)) {
+		case 1: break;
+		case 2:
+			assert_string_equal((const char *)p + 60, ACPI_TABLES_FILE);
+			a = (uint32_t)load_le(p + 116, 4);
+			store_le(to + a, load_le(to + a, p[120]) + tables_at, p[120]);
+			break;
+		case 3:
+			assert_int_equal(to[a], 0);
+			to[a] = (uint8_t)-sum(to + b, (uint32_t)load_le(p + 68, 4));
+			break;
+		default: fail_msg("command %u", (unsigned)load_le(p, 4));
+		}
+	}
+}
+
+/* Put where acpi_build puts them, the tables are the same. */
+static void firmware_makes_the_same_tables_elsewhere(void **state)
+{
+	struct built b = build(&config);
+	struct acpi_files f;
+	struct loaded l;
+
+	assert_int_equal(acpi_build_files(&f, &config, NULL), 0);
+	l = (struct loaded){.tables = f.tables, .rsdp = f.rsdp};
+	run_script(&l, &f, 0xe0000);
+	assert_memory_equal(f.tables, table_at(&b, 0xe0000), f.tables_len);
+	assert_memory_equal(f.rsdp, b.rsdp, sizeof f.rsdp);
+	acpi_files_done(&f);
+	mem_free(b.m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,7 +261,8 @@ int main(void)
 		cmocka_unit_test(madt_wires_the_timer_to_pin_2_and_the_sci_by_level),
 		cmocka_unit_test(processors_above_254_are_x2apic_entries),
 		cmocka_unit_test(too_many_processors_are_refused),
-		cmocka_unit_test(ssdt_gives_the_dsdt_its_addresses),
+		cmocka_unit_test(the_dsdt_has_its_addresses),
+		cmocka_unit_test(firmware_makes_the_same_tables_elsewhere),
 		cmocka_unit_test(mcfg_covers_the_buses),
 	};
 

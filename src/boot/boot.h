@@ -9,6 +9,7 @@
  * All functions are for one thread, before the VM runs. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bits.h"
@@ -37,9 +38,36 @@ struct acpi_config {
 	uint8_t ecam_last_bus;
 	uint64_t pci_mmio_base, pci_mmio_len;     /* the window below 4 GiB */
 	uint64_t pci_mmio64_base, pci_mmio64_len; /* above RAM */
+	bool vga;                                 /* there is one, with its text memory */
+	bool no_vmgenid;                          /* no generation identifier at VMGENID_BASE */
 };
 
 /* Writes RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG into guest RAM between 0xe0000 and
  * 0xfffff (ACPI 6.5, 5.2); *rsdp is the RSDP's address. */
 WARN_UNUSED int acpi_build(struct guest_mem *m, const struct acpi_config *c, gpa_t *rsdp,
 			   struct err *e);
+
+/* The same tables for firmware, which puts them where it likes: its fw_cfg files of these names. */
+#define ACPI_TABLES_FILE "etc/acpi/tables"
+#define ACPI_RSDP_FILE   "etc/acpi/rsdp"
+#define ACPI_SCRIPT_FILE "etc/table-loader"
+#define ACPI_RSDP_LEN    36
+
+struct acpi_files {
+	uint8_t *tables, *script;
+	uint32_t tables_len, script_len;
+	_Alignas(8) uint8_t rsdp[ACPI_RSDP_LEN];
+};
+WARN_UNUSED int acpi_build_files(struct acpi_files *f, const struct acpi_config *c, struct err *e);
+void acpi_files_done(struct acpi_files *f);
+
+/* --- in firmware.c --- */
+
+/* How many bytes of ROM the firmware in this file needs. */
+WARN_UNUSED int firmware_size(const char *path, uint64_t *bytes, struct err *e);
+/* Puts it into the ROM, which is as large, and its end below 1 MiB too, where a BIOS runs. The
+ * processor's reset state (x86_state_reset) starts it. */
+WARN_UNUSED int firmware_load(struct guest_mem *m, const char *path, struct err *e);
+/* The map of RAM as firmware reads it (etc/e820): 20 bytes an entry; returns how many bytes. */
+#define FIRMWARE_MAP_MAX 160
+uint32_t firmware_ram_map(const struct guest_mem *m, uint8_t to[FIRMWARE_MAP_MAX]);

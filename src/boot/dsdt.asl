@@ -1,17 +1,18 @@
 /* The machine as ACPI describes it to the guest (ACPI 6.5). Addresses that the machine
- * chooses at run time are \HB32 .. \HECM: acpi.c defines them in an SSDT beside this
- * table. Everything else stands in chipset/layout.h, and must agree with it. */
+ * chooses at run time are \HB32 .. \HVGN: acpi.c puts them into the compiled table. Everything else stands in chipset/layout.h, and must agree with it. */
 DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 {
-	External (\HB32, IntObj)	// PCI window below 4 GiB: first address
-	External (\HL32, IntObj)	// and length
-	External (\HB64, IntObj)	// PCI window above RAM
-	External (\HL64, IntObj)
-	External (\HECM, IntObj)	// ECAM
-	External (\HECL, IntObj)
-
-	// Soft off: SLP_TYP 5
+	// Soft off: SLP_TYP 5. First: boot loaders that look for it know little AML
 	Name (\_S5, Package () { 5, 5, 0, 0 })
+
+	// Set by acpi.c
+	Name (HB32, 0xFFFFFFFFFFFFFFF0)	// PCI window below 4 GiB: first address
+	Name (HL32, 0xFFFFFFFFFFFFFFF0)	// and length
+	Name (HB64, 0xFFFFFFFFFFFFFFF0)	// PCI window above RAM
+	Name (HL64, 0xFFFFFFFFFFFFFFF0)
+	Name (HECM, 0xFFFFFFFFFFFFFFF0)	// ECAM
+	Name (HECL, 0xFFFFFFFFFFFFFFF0)
+	Name (HVGN, 0xFFFFFFFFFFFFFFF0)	// whether there is a generation identifier
 
 	Scope (\_SB)
 	{
@@ -45,6 +46,14 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 			Name (_CID, "VM_Gen_Counter")
 			Name (_DDN, "VM_Gen_Counter")
 			Name (ADDR, Package () { 0x000F1000, 0 })
+			Method (_STA, 0, NotSerialized)
+			{
+				If (\HVGN)
+				{
+					Return (0x0F)
+				}
+				Return (0)
+			}
 		}
 
 		// Events without a fixed register: IRQ_GED says that the identifier changed

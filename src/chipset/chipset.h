@@ -14,8 +14,9 @@ extern const struct device_type uart_type;   /* 16550A at COM1 */
 extern const struct device_type i8042_type;  /* keyboard controller: reset line, A20, no keyboard */
 extern const struct device_type pm_type;     /* ACPI PM1a and PM timer */
 extern const struct device_type pci_host_type; /* config ports, reset register 0xcf9, ECAM, bus 0 */
-extern const struct device_type fw_cfg_type;   /* what the machine has: CPUs, RAM */
-extern const struct device_type vmgenid_type;  /* generation identifier in RAM */
+extern const struct device_type fw_cfg_type; /* what the machine has: CPUs, RAM, files (fw_cfg.h) */
+extern const struct device_type debugcon_type;    /* port 0x402: what firmware says */
+extern const struct device_type vmgenid_type;     /* generation identifier in RAM */
 extern const struct device_type debug_exit_type;  /* port 0xf4 */
 extern const struct device_type test_device_type; /* for CPU test suites: ports, wires, memory */
 

@@ -46,6 +46,7 @@ struct device_env {
 	struct irq_line *const *irq; /* 24 lines: the machine fans each to PIC and IOAPIC */
 	struct msi_sink *msi;
 	struct byte_sink *serial_out;
+	struct byte_sink *debug_out; /* what firmware says; NULL: nobody listens */
 	struct machine_port *machine;
 	struct irq_line *nmi;    /* NMI wire of vCPU 0 (port 0x61/0x92 users) */
 	struct irq_line *extint; /* raised by the PIC while it has an interrupt to offer */

@@ -33,6 +33,7 @@ static const struct place {
 	{&rtc_type, BUS_PIO, PORT_RTC, 2},
 	{&uart_type, BUS_PIO, PORT_COM1, 8},
 	{&fw_cfg_type, BUS_PIO, PORT_FW_CFG, 2},
+	{&debugcon_type, BUS_PIO, PORT_DEBUGCON, 1},
 	{&debug_exit_type, BUS_PIO, PORT_DEBUG_EXIT, 1},
 	{&test_device_type, BUS_PIO, PORT_TEST_LATCH, 4},
 	{&test_device_type, BUS_PIO, PORT_TEST_LINES, 24},

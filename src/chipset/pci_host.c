@@ -23,6 +23,8 @@
 #define RESET_BITS      0x0a /* SYS_RST, FULL_RST */
 #define PCIEXBAR        0x60
 #define PCIEXBAR_ENABLE 1
+#define PAM0            0x90 /* to PAM6: which of the memory from 0xc0000 to 0xfffff is RAM */
+#define PAMS            7
 
 struct pci_host {
 	struct device dev;
@@ -214,13 +216,16 @@ static void pci_host_free(struct device *d)
 }
 
 /* The bridge has the ids of a Q35 memory controller, whose PCIEXBAR tells firmware where
- * ECAM is. */
+ * ECAM is. It does not move: firmware that writes it writes the same. The PAM registers are
+ * only kept: all of that memory is RAM, always. */
 static int add_bridge(struct pci_host *h, struct err *e)
 {
 	static const struct pci_ids ids = {.vendor = 0x8086, .device = 0x29c0, .class = 0x060000};
 
 	pci_init(&h->bridge, &ids);
 	store_le(h->bridge.config + PCIEXBAR, ECAM_BASE | PCIEXBAR_ENABLE, 8);
+	for (unsigned i = 0; i < PAMS; i++)
+		h->bridge.writable[PAM0 + i] = i ? 0x33 : 0x30;
 	return pci_attach(&h->dev, &h->bridge, 0, e);
 }
 

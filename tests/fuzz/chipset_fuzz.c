@@ -9,7 +9,7 @@
 #include "chipset/test_board.h"
 
 #define APICS      2
-#define DEVICES    16
+#define DEVICES    24
 #define DEVFN      (4 << 3)
 #define MAX_OPS    400
 #define TSC_HZ     2000000000ull
@@ -166,10 +166,10 @@ static void add_function(struct world *w)
 /* A port or address near a device, by a byte; rarely one from anywhere. */
 static uint64_t place(struct world *w, enum bus_space *space)
 {
-	static const uint16_t ports[] = {
-		PORT_PIC1,       PORT_PIC2,   PORT_ELCR, PORT_PIT,        PORT_SPEAKER,
-		PORT_I8042,      PORT_RTC,    PORT_COM1, PORT_DEBUG_EXIT, PORT_PM_EVT,
-		PORT_PCI_CONFIG, PORT_FW_CFG, 0x92};
+	static const uint16_t ports[] = {PORT_PIC1,       PORT_PIC2,   PORT_ELCR,       PORT_PIT,
+					 PORT_SPEAKER,    PORT_I8042,  PORT_RTC,        PORT_COM1,
+					 PORT_DEBUG_EXIT, PORT_PM_EVT, PORT_PCI_CONFIG, PORT_FW_CFG,
+					 PORT_DEBUGCON,   0x92};
 	static const uint64_t pages[] = {IOAPIC_BASE, ECAM_BASE, ECAM_BASE + (DEVFN << 12),
 					 PCI_MMIO_BASE};
 	unsigned which = take(w, 1), offset = take(w, 1);

@@ -70,6 +70,8 @@ struct run_opts {
 	const char *user, *password, *hostname, *user_data;
 	struct option_list ssh_key;
 	bool ephemeral, fresh;
+	/* firmware */
+	const char *firmware, *boot;
 };
 
 struct json_opts {

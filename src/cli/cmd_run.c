@@ -18,6 +18,7 @@
 #include "cli/console_out.h"
 #include "cli/disk_option.h"
 #include "cli/run_devices.h"
+#include "cli/run_firmware.h"
 #include "cli/run_system.h"
 #include "cli/net_option.h"
 #include "cli/tty_mode.h"
@@ -242,9 +243,12 @@ static int run_session(struct session *s, const struct machine_config *c,
 
 static const char *name_of(const struct run_opts *o)
 {
-	const char *slash = strrchr(o->kernel, '/');
+	const char *slash;
 
-	return o->name ? o->name : slash && slash[1] ? slash + 1 : o->kernel;
+	if (o->name || !o->kernel)
+		return o->name ? o->name : "holon";
+	slash = strrchr(o->kernel, '/');
+	return slash && slash[1] ? slash + 1 : o->kernel;
 }
 
 /* system: what is on the disk that was named; NULL: there is but a kernel. */
@@ -276,6 +280,8 @@ static int run(const struct run_opts *o, struct run_system *system)
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
+	if (r == 0)
+		r = run_firmware_config(o, system, &c, &err);
 	if (r == 0)
 		r = disk_options_parse(&disks, &o->disks, &err);
 	if (r == 0 && system)

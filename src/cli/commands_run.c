@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "cli/disk_option.h"
+#include "cli/run_firmware.h"
 #include "cli/run_system.h"
 #include "machine/machine.h"
 
@@ -21,6 +22,13 @@ static const struct option run_options[] = {
 	 "A disk: an image file, a block device or an NBD URI. The guest has them as /dev/vda, "
 	 "/dev/vdb and so on. A comma in FILE or VALUE is written twice.",
 	 .repeats = true, .parts = disk_parts},
+	{"firmware", OPT_TEXT, offsetof(struct run_opts, firmware), "bios|uefi|FILE",
+	 "Start the machine as a PC does: SeaBIOS (bios), OVMF (uefi), or the ROM in FILE runs, and "
+	 "starts what it finds on disks, CDs and the network. Default: only where there is no kernel "
+	 "to start at once; then by what is on the disk or the CD."},
+	{"boot", OPT_TEXT, offsetof(struct run_opts, boot), "PLACE[,PLACE]...",
+	 "Where firmware looks, in this order: disk, cdrom, net; menu: and its boot menu is shown. "
+	 "Default: disk,cdrom,net."},
 	{"memory", OPT_SIZE, offsetof(struct run_opts, memory), "SIZE",
 	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M, or 1G for a system on a "
 	 "disk."},
@@ -106,9 +114,13 @@ static int check(const void *opts, int words, char **word, struct err *e)
 {
 	const struct run_opts *o = opts;
 
-	if (!o->kernel && !words)
-		return err_set(e, EINVAL, "an image (debian), a disk, or --kernel FILE is missing");
-	return run_system_check(o, words, e);
+	int r;
+
+	if (!o->kernel && !words && !o->firmware)
+		return err_set(e, EINVAL,
+			       "an image (debian), a disk, --kernel FILE or --firmware is missing");
+	r = run_firmware_check(o, words, e);
+	return r < 0 ? r : run_system_check(o, words, e);
 }
 
 const struct command run_command = {

@@ -16,6 +16,7 @@
 #include "base/auto.h"
 #include "base/log.h"
 #include "cli/image.h"
+#include "image/bootable.h"
 
 #define TEXT_FILE_MAX MIB(1)
 
@@ -283,6 +284,30 @@ static int open_disk(struct run_system *s, const char *word, struct block_ctx *c
 static int find_kernel(struct disk_source *d, void *kernel, struct err *e)
 {
 	return kernel_find(d, kernel, e);
+}
+
+bool run_system_has_kernel(const struct run_system *s, struct err *why)
+{
+	struct guest_kernel found;
+
+	if (look_on_disk(s, find_kernel, &found, why) < 0)
+		return false;
+	close(found.kernel_fd);
+	if (found.initrd_fd >= 0)
+		close(found.initrd_fd);
+	return true;
+}
+
+static int find_boot(struct disk_source *d, void *arg, struct err *e)
+{
+	int r = bootable_by(d);
+
+	return r < 0 ? err_sys(e, -r, "read") : r;
+}
+
+int run_system_bootable(const struct run_system *s, struct err *e)
+{
+	return look_on_disk(s, find_boot, NULL, e);
 }
 
 static void close_kernel(struct run_system *s)

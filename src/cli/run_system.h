@@ -34,5 +34,10 @@ WARN_UNUSED int run_system_disks(const struct run_system *s,
 				 struct machine_disk disk[MACHINE_DISKS_MAX], unsigned *n,
 				 struct err *e);
 
+/* Whether its disk has a kernel that starts without firmware; else why says what is missing. */
+bool run_system_has_kernel(const struct run_system *s, struct err *why);
+/* Bits of image/bootable.h, or a negative errno. */
+WARN_UNUSED int run_system_bootable(const struct run_system *s, struct err *e);
+
 /* What the options say about the seed, without the system: for 'holon run' to check early. */
 WARN_UNUSED int run_system_check(const struct run_opts *o, bool has_word, struct err *e);

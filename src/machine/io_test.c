@@ -18,8 +18,6 @@
 
 #define DISK_BYTES MIB(1)
 #define CARDS      2
-#define SLOT_NET   8
-#define SLOT_DISK  0x10
 #define LIVES      6  /* between resets */
 #define PAUSES     20 /* in each of them */
 

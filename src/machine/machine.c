@@ -8,7 +8,7 @@
 
 static int check(const struct machine_config *c, struct err *e)
 {
-	if (!c->kernel && !c->kernel_source)
+	if (!c->kernel && !c->kernel_source && !c->firmware.code)
 		return err_set(e, EINVAL, "no kernel given");
 	if (c->cpus < 1 || c->cpus > MACHINE_MAX_CPUS)
 		return err_set(e, EINVAL, "%u vCPUs: between 1 and %u are possible", c->cpus,
@@ -40,11 +40,13 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->jit_cache_bytes = c->jit_cache_bytes;
 	m->kernel_source = c->kernel_source;
 	m->virtio_off = c->virtio_off;
+	m->firmware_debug = c->firmware.debug;
 	m->cpus = c->cpus;
 	if ((r = dup_text(&m->name, c->name, e)) < 0 ||
 	    (r = dup_text(&m->kernel, c->kernel, e)) < 0 ||
 	    (r = dup_text(&m->initrd, c->initrd, e)) < 0 ||
-	    (r = dup_text(&m->append, c->append, e)) < 0)
+	    (r = dup_text(&m->append, c->append, e)) < 0 ||
+	    (r = dup_text(&m->firmware, c->firmware.code, e)) < 0)
 		return r;
 	m->cpu = calloc(m->cpus, sizeof *m->cpu);
 	if (!m->cpu)
@@ -105,16 +107,16 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	int r;
 
 	if ((r = copy_config(m, c, e)) < 0 || (r = pick_engine(m, c, e)) < 0 ||
-	    (r = mem_new(&m->mem, c->memory_bytes, e)) < 0 || (r = bus_new(&m->bus, e)) < 0 ||
+	    (r = machine_make_mem(m, c->memory_bytes, e)) < 0 || (r = bus_new(&m->bus, e)) < 0 ||
 	    (r = loop_new(&m->loop, e)) < 0)
 		return r;
 	m->wall_epoch_ns = wall_at_guest_zero(m);
 	if ((r = machine_life_init(m, e)) < 0 ||
 	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
-	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_new_generation(m, e)) < 0 ||
-	    (r = machine_make_engine(m, e)) < 0)
+	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_make_firmware(m, c, e)) < 0 ||
+	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
 		return r;
-	return machine_load_kernel(m, e);
+	return machine_load_guest(m, e);
 }
 
 int machine_new(struct machine **out, const struct machine_config *c, struct err *e)
@@ -156,6 +158,7 @@ void machine_free(struct machine *m)
 	free(m->kernel);
 	free(m->initrd);
 	free(m->append);
+	free(m->firmware);
 	free(m);
 }
 
@@ -180,7 +183,8 @@ int machine_new_generation(struct machine *m, struct err *e)
 
 	if (getrandom(id, sizeof id, 0) != sizeof id)
 		return err_sys(e, errno, "random bytes");
-	vmgenid_renew(m->device[DEV_VMGENID], id);
+	if (m->device[DEV_VMGENID])
+		vmgenid_renew(m->device[DEV_VMGENID], id);
 	return 0;
 }
 

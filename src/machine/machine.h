@@ -48,6 +48,18 @@ struct machine_net {  /* a network card */
 	struct net_opts net;
 };
 
+enum machine_boot_from { BOOT_FROM_DISK, BOOT_FROM_CDROM, BOOT_FROM_NET, BOOT_FROM_KINDS };
+
+/* A BIOS or UEFI that starts the machine from its disks, as on a PC; instead of a kernel. */
+struct machine_firmware {
+	const char *code;                              /* path of its ROM; NULL: there is none */
+	enum machine_boot_from order[BOOT_FROM_KINDS]; /* [orders]: what is tried first */
+	unsigned orders;
+	bool menu;      /* its boot menu, for people: it waits for a key */
+	bool no_serial; /* a BIOS's screen and keyboard are not the serial port */
+	bool debug;     /* what it writes to its debug port is logged */
+};
+
 struct machine_config {
 	const char *name;
 	enum engine_choice engine;
@@ -58,6 +70,7 @@ struct machine_config {
 	uint64_t jit_cache_bytes; /* 0: the JIT's default */
 	const char *kernel, *initrd, *append;
 	struct kernel_source *kernel_source; /* instead of these three; NULL: there are these */
+	struct machine_firmware firmware;    /* instead of all of these */
 	bool debug_exit;                     /* port 0xf4 present, and the test device */
 	bool no_reboot;
 	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */

@@ -12,6 +12,7 @@ static const struct device_type *const slot_type[DEV_SLOTS] = {
 	[DEV_PM] = &pm_type,
 	[DEV_PCI_HOST] = &pci_host_type,
 	[DEV_FW_CFG] = &fw_cfg_type,
+	[DEV_DEBUGCON] = &debugcon_type,
 	[DEV_VMGENID] = &vmgenid_type,
 	[DEV_DEBUG_EXIT] = &debug_exit_type,
 	[DEV_TEST_DEVICE] = &test_device_type,
@@ -23,7 +24,13 @@ static void discard(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 
 static bool wanted(const struct machine *m, unsigned slot)
 {
-	return (slot != DEV_DEBUG_EXIT && slot != DEV_TEST_DEVICE) || m->debug_exit;
+	switch (slot) {
+	case DEV_DEBUG_EXIT:
+	case DEV_TEST_DEVICE: return m->debug_exit;
+	case DEV_DEBUGCON: return m->firmware;
+	case DEV_VMGENID: return !m->firmware; /* firmware is where it would lie */
+	default: return true;
+	}
 }
 
 int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct err *e)
@@ -38,6 +45,7 @@ int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct
 		.irq = m->irq.lines,
 		.msi = &m->irq.msi,
 		.serial_out = serial_out ? serial_out : &m->serial_null,
+		.debug_out = machine_debug_sink(m),
 		.machine = &m->port,
 		.nmi = &m->irq.nmi,
 		.extint = &m->irq.extint,
@@ -61,10 +69,14 @@ void machine_reset_devices(struct machine *m)
 	for (unsigned i = 0; i < DEV_SLOTS; i++)
 		if (m->device[i])
 			slot_type[i]->reset(m->device[i]);
+	if (m->lpc)
+		m->lpc->type->reset(m->lpc);
 }
 
 void machine_free_devices(struct machine *m)
 {
+	if (m->lpc)
+		m->lpc->type->free(m->lpc);
 	for (unsigned i = DEV_SLOTS; i-- > 0;)
 		if (m->device[i])
 			slot_type[i]->free(m->device[i]);

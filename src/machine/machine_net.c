@@ -9,8 +9,6 @@
 #include "base/log.h"
 #include "virtio/net.h"
 
-#define SLOT_NET 8
-
 /* What make_card is given. */
 struct card {
 	struct machine *m;

@@ -7,6 +7,7 @@
  *   machine_net.c      network cards and where their wires lead
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
+ *   machine_firmware.c what firmware needs that starts the machine instead
  *   machine_run.c      the life cycle: run, requests, reboot, end
  *   machine_pause.c    all stands still, and goes on
  *   irq_router.c       interrupt wires between the two
@@ -39,6 +40,9 @@
 
 /* PCI device numbers of the virtio devices that there is at most one of (machine_virtio.c) */
 enum { SLOT_RNG = 1, SLOT_PORTS, SLOT_BALLOON, SLOT_VSOCK, SLOT_CONSOLE };
+#define SLOT_NET  0x08u /* the first of the network cards */
+#define SLOT_DISK 0x10u /* the first of the disks */
+#define SLOT_LPC  0x1fu /* with firmware: the LPC bridge, and the AHCI controller beside it */
 
 enum machine_slot {
 	DEV_PIC,
@@ -50,6 +54,7 @@ enum machine_slot {
 	DEV_PM,
 	DEV_PCI_HOST,
 	DEV_FW_CFG,
+	DEV_DEBUGCON,
 	DEV_VMGENID,
 	DEV_DEBUG_EXIT,
 	DEV_TEST_DEVICE,
@@ -70,6 +75,7 @@ struct machine_cpu {
 struct machine {
 	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
 	struct kernel_source *kernel_source;   /* instead of these; or NULL */
+	char *firmware;                        /* instead of all these; or NULL */
 	bool no_reboot, debug_exit, force;
 	uint64_t jit_cache_bytes;
 	unsigned cpus;
@@ -91,6 +97,11 @@ struct machine {
 	struct console_end *console_end; /* where console input goes; NULL: to the serial port */
 	struct byte_sink *console_out;   /* where its output goes */
 	struct byte_sink serial_null;    /* where the serial port leads when nobody listens */
+	struct device *lpc;              /* with firmware; else NULL */
+	struct byte_sink debug_sink;     /* what firmware says, by lines */
+	char debug_line[200];
+	uint32_t debug_len;
+	bool firmware_debug;
 
 	const struct engine *engine;
 	char reason[ENGINE_REASON_LEN];
@@ -167,9 +178,17 @@ void machine_console_has_room(void *machine); /* any thread */
 WARN_UNUSED int machine_make_engine(struct machine *m, struct err *e);
 void machine_free_engine(struct machine *m);
 
-/* machine_boot.c: fills guest RAM with ACPI tables and the kernel, and vCPU 0 with the entry state. RAM is
- * all zero before. */
-WARN_UNUSED int machine_load_kernel(struct machine *m, struct err *e);
+/* machine_firmware.c */
+WARN_UNUSED int machine_make_mem(struct machine *m, uint64_t bytes, struct err *e);
+struct byte_sink *machine_debug_sink(struct machine *m); /* NULL: nobody listens */
+/* When all other devices are there. */
+WARN_UNUSED int machine_make_firmware(struct machine *m, const struct machine_config *c,
+				      struct err *e);
+void machine_acpi_config(const struct machine *m, struct acpi_config *c);
+
+/* machine_boot.c: fills guest RAM with ACPI tables and the kernel, or with firmware, and vCPU 0 with
+ * the entry state. RAM is all zero before. */
+WARN_UNUSED int machine_load_guest(struct machine *m, struct err *e);
 
 /* machine_pause.c */
 void machine_park_cpus(struct machine *m); /* returns with all parked */

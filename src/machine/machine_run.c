@@ -134,7 +134,7 @@ static int start_again(struct machine *m, struct err *e)
 	machine_reset_virtio(m);
 	machine_reset_devices(m);
 	if ((r = clear_ram(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0 ||
-	    (r = machine_load_kernel(m, e)) < 0)
+	    (r = machine_load_guest(m, e)) < 0)
 		return err_wrap(e, "reboot");
 	return 0;
 }

@@ -16,8 +16,6 @@
 
 #include "virtio/rng.h"
 
-#define SLOT_DISK 0x10
-
 int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e)
 {
 	static const struct {
@@ -86,10 +84,13 @@ static int make_rng(struct virtio_device **out, const struct virtio_env *env, co
 
 static int add_disks(struct machine *m, const struct machine_config *c, struct err *e)
 {
+	const unsigned most = m->firmware ? SLOT_LPC - SLOT_DISK : MACHINE_DISKS_MAX;
+
+	if (c->disks > most)
+		return err_set(e, EINVAL, "%u disks: %u are the most%s", c->disks, most,
+			       m->firmware ? " with firmware" : "");
 	int r = 0;
 
-	if (c->disks > MACHINE_DISKS_MAX)
-		return err_set(e, EINVAL, "%u disks: %u are the most", c->disks, MACHINE_DISKS_MAX);
 	for (unsigned i = 0; i < c->disks && r == 0; i++) {
 		const struct machine_disk_arg arg = {.m = m, .index = i, .config = &c->disk[i]};
 		char thread[8];

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Machines that firmware starts, with real boot loaders: python3 firmware_test.py HOLON [TEST...]"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from harness import Vm, read_until
+
+HOLON = None
+SEABIOS = "/usr/share/seabios/bios-256k.bin"
+GRUB_BIOS = "/usr/lib/grub/i386-pc"
+MIB = 1 << 20
+SECTOR = 512
+
+
+def need(*files):
+    missing = [f for f in files if not os.path.exists(f) and not shutil.which(f)]
+    if missing:
+        raise unittest.SkipTest("needs " + ", ".join(missing) + " (packages seabios, ovmf, grub-pc-bin, "
+                                "grub-efi-amd64-bin, grub-common, xorriso, mtools)")
+
+
+def run(*words):
+    p = subprocess.run(list(map(str, words)), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if p.returncode:
+        raise AssertionError(f"{words}: {p.stdout}")
+
+
+def grub_core(directory, script):
+    """GRUB for a BIOS, with a script built in; the bytes that follow the boot sector."""
+    cfg, core = os.path.join(directory, "cfg"), os.path.join(directory, "core")
+    with open(cfg, "w") as f:
+        f.write(script)
+    run("grub-mkimage", "-O", "i386-pc", "-o", core, "-p", "/", "-c", cfg, "biosdisk", "part_msdos", "echo",
+        "halt", "reboot", "ls", "sleep")
+    with open(core, "rb") as f:
+        return f.read()
+
+
+def grub_disk(path, script, size=4 * MIB):
+    """A disk whose first sector is GRUB's, with all of GRUB in the sectors after it."""
+    with tempfile.TemporaryDirectory() as d:
+        core = grub_core(d, script)
+    with open(os.path.join(GRUB_BIOS, "boot.img"), "rb") as f:
+        image = f.read()[:SECTOR] + core
+    with open(path, "wb") as f:
+        f.write(image)
+        f.truncate(size)
+
+
+class Firmware(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory(prefix="holon-firmware-")
+        self.addCleanup(self.dir.cleanup)
+        os.environ["XDG_DATA_HOME"] = self.path("data")
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def vm(self, *words, **kw):
+        return Vm(HOLON, "--net", "none", *map(str, words), **kw)
+
+
+class Bios(Firmware):
+    def setUp(self):
+        super().setUp()
+        need(SEABIOS, GRUB_BIOS, "grub-mkimage")
+
+    def test_a_disk_with_a_boot_loader_starts_by_itself_and_powers_off(self):
+        grub_disk(self.path("grub.img"), "echo loader-is-up\nls\nhalt\n")
+        with self.vm(self.path("grub.img")) as vm:
+            got = read_until(vm.p.stdout.fileno(), b"loader-is-up")
+            self.assertIn(b"SeaBIOS", got)
+            self.assertEqual(vm.status(), 0)
+
+    def test_a_reboot_runs_the_firmware_again(self):
+        grub_disk(self.path("grub.img"), "echo loader-is-up\nreboot\n")
+        with self.vm("--firmware", "bios", self.path("grub.img")) as vm:
+            read_until(vm.p.stdout.fileno(), b"loader-is-up")
+            read_until(vm.p.stdout.fileno(), b"loader-is-up")
+        with self.vm("--firmware", "bios", "--no-reboot", self.path("grub.img")) as vm:
+            self.assertEqual(vm.status(), 3)
+
+    def test_more_memory_than_fits_below_4_gib(self):
+        grub_disk(self.path("grub.img"), "echo loader-is-up\nhalt\n")
+        with self.vm(self.path("grub.img"), "--memory", "6G", "--log-level", "debug", stderr=subprocess.STDOUT) as vm:
+            got = read_until(vm.p.stdout.fileno(), b"Booting from Hard Disk")
+            self.assertIn(b"0000000100000000 - 00000001d0000000 = 1 RAM", got)
+
+
+class Errors(Firmware):
+    def error(self, *words):
+        p = subprocess.run([HOLON, "run", *words], text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=60)
+        self.assertEqual(p.returncode, 1, p.stdout)
+        return p.stdout
+
+    def test_what_is_wrong_is_said(self):
+        self.assertIn("No such file", self.error("--firmware", "/no/such"))
+        self.assertIn("64 KiB to 16 MiB", self.error("--firmware", "/bin/true"))
+        self.assertIn("without --kernel", self.error("--firmware", "bios", "--kernel", "/bin/true"))
+        self.assertIn("disk, cdrom, net", self.error("--firmware", "bios", "--boot", "floppy"))
+
+
+if __name__ == "__main__":
+    HOLON = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)

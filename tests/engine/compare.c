@@ -18,6 +18,8 @@
  *   of which each element, follows no rule that the manuals have.
  * - MASKMOVQ and MASKMOVDQU that fault, on either side: whether bytes that the mask leaves
  *   alone fault is up to the implementation (SDM volume 2).
+ * - After a fault, arithmetic flags that the instructions from there on overwrite before anything
+ *   reads them: the translator does not keep them (docs/jit.md, "Flags").
  * - MXCSR_MASK and reserved parts of the XSAVE area. */
 #include "compare.h"
 
@@ -99,10 +101,9 @@ static void zero_vector_from(uint8_t *xsave, unsigned r, unsigned from)
 			xsave[user_xoffset(6, &size) + 32 * r + b - 32] = 0;
 }
 
-static bool decode_faulting(const struct user_case *c, const struct user_end *end,
-			    ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
+static bool decode_at(const struct user_case *c, uint64_t at, ZydisDecodedInstruction *z,
+		      ZydisDecodedOperand *op)
 {
-	uint64_t at = end->s.rip - c->start.rip;
 	ZydisDecoder d;
 
 	(void)ZydisDecoderInit(
@@ -110,6 +111,12 @@ static bool decode_faulting(const struct user_case *c, const struct user_end *en
 		c->compat ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
 	return at < c->len &&
 	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, c->bytes + at, c->len - at, z, op));
+}
+
+static bool decode_faulting(const struct user_case *c, const struct user_end *end,
+			    ZydisDecodedInstruction *z, ZydisDecodedOperand *op)
+{
+	return decode_at(c, end->s.rip - c->start.rip, z, op);
 }
 
 static void drop_above_gather(const struct user_case *c, struct user_end *end)
@@ -157,6 +164,39 @@ static void drop_cmps_order(const struct user_case *c, struct user_end *end)
 		}
 }
 
+/* Where Zydis says less: AF of logical instructions becomes 0, SBB does as SUB, and VPTEST as PTEST. */
+static bool sets_all(const ZydisDecodedInstruction *z)
+{
+	return z->meta.category == ZYDIS_CATEGORY_LOGICAL || z->mnemonic == ZYDIS_MNEMONIC_SBB ||
+	       z->mnemonic == ZYDIS_MNEMONIC_VPTEST;
+}
+
+/* From the fault on as long as the way is known, and past conditional jumps. */
+static void drop_dead_flags(const struct user_case *c, struct user_end *end)
+{
+	uint64_t at = end->s.rip - c->start.rip, live = RFLAGS_ARITH;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction z;
+
+	for (unsigned n = 0; n < 64 && live && decode_at(c, at, &z, op); n++) {
+		const ZydisAccessedFlags *f = z.cpu_flags;
+		uint64_t sets;
+
+		at += z.length;
+		if ((z.mnemonic == ZYDIS_MNEMONIC_JMP || z.mnemonic == ZYDIS_MNEMONIC_CALL) &&
+		    op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+			at += op[0].imm.value.u;
+		if (!f)
+			continue;
+		sets = f->modified | f->set_0 | f->set_1;
+		if (sets_all(&z))
+			sets = RFLAGS_ARITH;
+		live &= ~(uint64_t)f->tested;
+		end->s.rflags &= ~(live & sets);
+		live &= ~sets;
+	}
+}
+
 void compare_normalize(const struct user_case *c, const struct forms *fs, struct user_end *end)
 {
 	if (!end->ran)
@@ -170,8 +210,10 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 	for (unsigned i = 0; i < c->forms; i++)
 		if (is_state_image(fs->f[c->form[i]].mnemonic))
 			end->cr2 = align_down(end->cr2, PAGE);
-	if (end->vector != X86_BP)
+	if (end->vector != X86_BP) {
 		drop_above_gather(c, end);
+		drop_dead_flags(c, end);
+	}
 	drop_cmps_order(c, end);
 	for (unsigned i = 0; i < c->forms; i++)
 		if (stores_x87_pointers(fs->f[c->form[i]].mnemonic))

@@ -145,12 +145,26 @@ static unsigned first_part(const struct jit_block *b)
 	return b->page2 ? 4096 - (b->gva & 0xfff) : b->guest_len;
 }
 
+static uint64_t chunks_of(const struct jit_block *b)
+{
+	uint64_t bits = chunk_bits(b->gva & 0xfff, first_part(b));
+
+	return b->peek_to ? bits | chunk_bits(b->peek_from, b->peek_to - b->peek_from) : bits;
+}
+
+static bool is_made_from(const struct jit_block *b, unsigned off, unsigned len)
+{
+	unsigned at = b->gva & 0xfff;
+
+	return (at < off + len && off < at + first_part(b)) ||
+	       (b->peek_from < off + len && off < b->peek_to);
+}
+
 void jit_block_claim(struct jit_cache *k, const struct jit_block *b)
 {
 	const struct jit_page *page2 = jit_at(k, b->page2);
 
-	atomic_fetch_or(&k->phys[page_of(k, b)->gpa >> 12]->chunks,
-			chunk_bits(b->gva & 0xfff, first_part(b)));
+	atomic_fetch_or(&k->phys[page_of(k, b)->gpa >> 12]->chunks, chunks_of(b));
 	if (page2)
 		atomic_fetch_or(&k->phys[page2->gpa >> 12]->chunks,
 				chunk_bits(0, b->guest_len - first_part(b)));
@@ -216,24 +230,44 @@ static uint8_t *jump_of(const struct jit_edge *e)
 	return jit_edge_from(e)->start + e->jump;
 }
 
+static bool is_same_page(const struct jit_block *from, const struct jit_block *b)
+{
+	return b->page == from->page && !b->page2;
+}
+
+/* A way that never polls always leads upwards on one page: so every loop polls. */
+static bool may_skip_poll(const struct jit_block *from, const struct jit_block *b)
+{
+	return is_same_page(from, b) && b->gva > from->gva;
+}
+
+static unsigned slot_entry(const struct jit_block *from, const struct jit_block *b)
+{
+	return !is_same_page(from, b) ? b->guard : may_skip_poll(from, b) ? b->entry_b : b->entry_s;
+}
+
+/* Where e enters b; NULL: by its stub, which saves the flags first. */
+static const uint8_t *entry_for(const struct jit_edge *e, const struct jit_block *from,
+				const struct jit_block *b)
+{
+	if ((e->flags & FLAGS_HOST) && b->needs_host_flags && may_skip_poll(from, b))
+		return b->start + b->entry_h;
+	if ((e->flags & FLAGS_SLOT) || b->flags_dead)
+		return b->start + slot_entry(from, b);
+	return b->needs_host_flags ? NULL : b->start + b->entry_h; /* saves them, then the guard */
+}
+
 void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 {
 	const struct jit_block *from = jit_edge_from(e);
-	bool same_page = b->page == from->page && !b->page2;
 	const uint8_t *to;
 
 	if (e->to || !b->valid || !from->valid)
 		return;
-	if ((e->flags & FLAGS_HOST) && b->needs_host_flags && same_page) {
-		to = b->start + b->entry_h;
-	} else if (e->flags & FLAGS_SLOT) {
-		to = b->start + (same_page ? b->entry_s : b->guard);
-	} else if (!b->needs_host_flags) {
-		to = b->start + b->entry_h; /* saves the flags and falls into the guard */
-	} else {
-		patch_live(jit_edge_glue(k, e), b->start + (same_page ? b->entry_s : b->guard));
+	to = entry_for(e, from, b);
+	if (!to) {
+		patch_live(jit_edge_glue(k, e), b->start + slot_entry(from, b));
 		e->glued = true;
-		to = NULL;
 	}
 	if (to)
 		patch_live(jump_of(e), to);
@@ -285,6 +319,7 @@ static void block_kill(struct jit_cache *k, struct jit_block *b)
 	put_jump(b->start + b->entry_h, jit_block_stub(k, b, false));
 	put_jump(b->start + b->guard, jit_block_stub(k, b, true));
 	put_jump(b->start + b->entry_s, jit_block_stub(k, b, true));
+	put_jump(b->start + b->entry_b, jit_block_stub(k, b, true));
 	b->valid = false;
 	k->invalidated++;
 }
@@ -321,14 +356,12 @@ static unsigned page_invalidate(struct jit_cache *k, struct jit_page *p, unsigne
 
 	for (unsigned i = 0; i < PAGE_BUCKETS; i++) {
 		for (struct jit_block *b = jit_at(k, p->bucket[i]), *next; b; b = next) {
-			unsigned at = b->gva & 0xfff, n = first_part(b);
-
 			next = jit_at(k, b->next);
-			if (at < off + len && off < at + n) {
+			if (is_made_from(b, off, len)) {
 				block_kill(k, b);
 				killed++;
 			} else {
-				*left |= chunk_bits(at, n);
+				*left |= chunks_of(b);
 			}
 		}
 	}

@@ -67,9 +67,12 @@ struct jit_block {
 	jit_ref in;          /* edges that lead here */
 	uint32_t stub;       /* exits that look this block's gva up anew; offset from rw */
 	uint16_t hot_len, guest_len;
-	uint8_t guard, entry_s, entry_h; /* entries, from start */
+	uint16_t peek_from, peek_to; /* bytes of its page that it depends on, too; 0, 0: none */
+	uint8_t guard, entry_s, entry_b, entry_h; /* entries, from start */
 	uint8_t sites, edges;
-	bool valid : 1, needs_host_flags : 1; /* entry_h leads straight to the body */
+	bool valid : 1;
+	bool needs_host_flags : 1; /* entry_h leads straight to the body */
+	bool flags_dead : 1;       /* any entry will do, wherever they are */
 	bool both : 1; /* in step mode: it reads and writes its operand, and nobody may come between */
 };
 

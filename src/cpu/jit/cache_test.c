@@ -55,10 +55,11 @@ static struct jit_block *block_at(struct jit_page *p, unsigned off, unsigned len
 	b->page = jit_ref_to(&k, p);
 	b->gva = p->gva + off;
 	b->guest_len = (uint16_t)len;
-	b->start = take(&k.hot, 3 * LEN);
+	b->start = take(&k.hot, 4 * LEN);
 	b->guard = LEN;
 	b->entry_s = 2 * LEN;
-	b->hot_len = 3 * LEN;
+	b->entry_b = 3 * LEN;
+	b->hot_len = 4 * LEN;
 	b->stub = (uint32_t)(take(&k.cold, 2 * LEN) - k.rw);
 	b->valid = true;
 	if (off + len > 4096)
@@ -91,6 +92,11 @@ static uint8_t *entry_s_of(const struct jit_block *b)
 	return b->start + b->entry_s;
 }
 
+static uint8_t *entry_b_of(const struct jit_block *b)
+{
+	return b->start + b->entry_b;
+}
+
 /* Its one edge, to target, with flags where said. */
 static struct jit_edge *edge_of(struct jit_block *b, const struct jit_block *target, uint8_t flags)
 {
@@ -99,7 +105,7 @@ static struct jit_edge *edge_of(struct jit_block *b, const struct jit_block *tar
 
 	*e = (struct jit_edge){
 		.target = target->gva,
-		.jump = b->entry_s + 20,
+		.jump = b->entry_b + 20,
 		.stub = (uint32_t)(take(&k.cold, 2 * LEN) - k.rw),
 		.flags = flags & 3,
 	};
@@ -233,27 +239,74 @@ static void a_dead_block_leads_to_its_stubs(void **state)
 	assert_ptr_equal(jump_at(entry_h_of(b)), jit_block_stub(&k, b, false));
 	assert_ptr_equal(jump_at(guard_of(b)), jit_block_stub(&k, b, true));
 	assert_ptr_equal(jump_at(entry_s_of(b)), jit_block_stub(&k, b, true));
+	assert_ptr_equal(jump_at(entry_b_of(b)), jit_block_stub(&k, b, true));
 }
 
 /* --- edges --- */
+
+/* A new block at off of page p, and where its edge to block to is led when that is linked. */
+static const uint8_t *linked_from(struct jit_page *p, unsigned off, uint8_t flags,
+				  struct jit_block *to)
+{
+	struct jit_edge *e = edge_of(block_at(p, off, 4), to, flags);
+
+	jit_edge_link(&k, e, to);
+	return leads_to(jump_of(e));
+}
 
 static void flags_and_pages_choose_the_entry(void **state)
 {
 	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
 	struct jit_block *here = block_at(p, 0, 4), *there = block_at(q, 0, 4);
-	struct jit_block *from[4];
 
-	for (unsigned i = 0; i < 4; i++)
-		from[i] = block_at(p, 100 + 10 * i, 4);
-	jit_edge_link(&k, edge_of(from[0], here, FLAGS_SLOT), here);
-	assert_ptr_equal(leads_to(jump_of(jit_edges(from[0]))), entry_s_of(here));
-	jit_edge_link(&k, edge_of(from[1], there, FLAGS_SLOT), there);
-	assert_ptr_equal(leads_to(jump_of(jit_edges(from[1]))), guard_of(there));
-	jit_edge_link(&k, edge_of(from[2], there, FLAGS_HOST), there);
-	assert_ptr_equal(leads_to(jump_of(jit_edges(from[2]))), entry_h_of(there));
-	here->needs_host_flags = true;
-	jit_edge_link(&k, edge_of(from[3], here, FLAGS_HOST | FLAGS_SLOT), here);
-	assert_ptr_equal(leads_to(jump_of(jit_edges(from[3]))), entry_h_of(here));
+	assert_ptr_equal(linked_from(p, 100, FLAGS_SLOT, here), entry_s_of(here));
+	assert_ptr_equal(linked_from(p, 110, FLAGS_SLOT, there), guard_of(there));
+	assert_ptr_equal(linked_from(p, 120, FLAGS_HOST, there), entry_h_of(there));
+	assert_ptr_equal(linked_from(p, 130, FLAGS_HOST, here), entry_h_of(here));
+	there->flags_dead = here->flags_dead = true;
+	assert_ptr_equal(linked_from(p, 140, FLAGS_HOST, there), guard_of(there));
+	assert_ptr_equal(linked_from(p, 150, FLAGS_HOST, here), entry_s_of(here));
+}
+
+/* A loop has a way down, or back to itself; that polls. */
+static void only_ways_up_on_a_page_do_not_poll(void **state)
+{
+	struct jit_page *p = page_at(0x400000, CODE), *q = page_at(0x500000, OTHER);
+	struct jit_block *up = block_at(p, 100, 4), *away = block_at(q, 100, 4);
+	struct jit_edge *self = edge_of(up, up, FLAGS_SLOT);
+	const uint8_t *to;
+
+	assert_ptr_equal(linked_from(p, 0, FLAGS_SLOT, up), entry_b_of(up));
+	assert_ptr_equal(linked_from(p, 200, FLAGS_SLOT, up), entry_s_of(up));
+	assert_ptr_equal(linked_from(p, 10, FLAGS_SLOT, away), guard_of(away));
+	jit_edge_link(&k, self, up);
+	assert_ptr_equal(leads_to(jump_of(self)), entry_s_of(up));
+	up->needs_host_flags = true;
+	assert_ptr_equal(linked_from(p, 20, FLAGS_HOST | FLAGS_SLOT, up), entry_h_of(up));
+	assert_ptr_equal(linked_from(p, 210, FLAGS_HOST | FLAGS_SLOT, up), entry_s_of(up));
+	to = linked_from(p, 220, FLAGS_HOST, up);
+	assert_ptr_equal(to,
+			 jit_edge_stub(&k, jit_edges(jit_page_find(&k, p, p->gva + 220)), false));
+}
+
+static void a_write_to_bytes_that_were_looked_at_kills(void **state)
+{
+	struct jit_block *b = jit_cache_alloc(&k, sizeof *b), *c;
+	struct jit_page *p = page_at(0x400000, CODE);
+
+	c = block_at(p, 0, 4); /* its memory is of use here: a block like it that looked further */
+	*b = *c;
+	b->gva = p->gva + 16;
+	b->start = take(&k.hot, 4 * LEN);
+	b->peek_from = 300;
+	b->peek_to = 310;
+	jit_block_claim(&k, b);
+	jit_block_publish(&k, b);
+	assert_true(jit_code_overlaps(&k, CODE + 309, 1));
+	assert_int_equal(jit_code_invalidate(&k, CODE + 310, 4), 0);
+	assert_int_equal(jit_code_invalidate(&k, CODE + 309, 1), 1);
+	assert_true(!b->valid && c->valid);
+	assert_false(jit_code_overlaps(&k, CODE + 309, 1));
 }
 
 static void an_edge_that_must_save_flags_first_goes_through_its_stub(void **state)
@@ -445,6 +498,8 @@ int main(void)
 		TEST(the_last_chunk_of_a_page),
 		TEST(a_dead_block_leads_to_its_stubs),
 		TEST(flags_and_pages_choose_the_entry),
+		TEST(only_ways_up_on_a_page_do_not_poll),
+		TEST(a_write_to_bytes_that_were_looked_at_kills),
 		TEST(an_edge_that_must_save_flags_first_goes_through_its_stub),
 		TEST(a_dying_target_unlinks_its_edges),
 		TEST(a_dying_source_leaves_its_targets_list),

@@ -56,34 +56,13 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 	return 15;
 }
 
-static void classify(struct insn *i)
+static void find_memory(struct insn *i)
 {
-	const ZydisAccessedFlags *f = i->z.cpu_flags;
-
 	i->mem = NULL;
 	for (unsigned n = 0; n < i->z.operand_count_visible && !i->mem; n++)
 		if (i->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    i->op[n].mem.type == ZYDIS_MEMOP_TYPE_MEM)
 			i->mem = &i->op[n];
-	i->reads_flags = i->writes_flags = i->kills_flags = false;
-	if (!f)
-		return;
-	i->reads_flags = f->tested & RFLAGS_ARITH;
-	i->writes_flags = (f->modified | f->set_0 | f->set_1 | f->undefined) & RFLAGS_ARITH;
-	switch (i->z.mnemonic) {
-	case ZYDIS_MNEMONIC_ADD:
-	case ZYDIS_MNEMONIC_SUB:
-	case ZYDIS_MNEMONIC_CMP:
-	case ZYDIS_MNEMONIC_NEG:
-	case ZYDIS_MNEMONIC_AND:
-	case ZYDIS_MNEMONIC_OR:
-	case ZYDIS_MNEMONIC_XOR:
-	case ZYDIS_MNEMONIC_TEST:
-	case ZYDIS_MNEMONIC_XADD:
-	case ZYDIS_MNEMONIC_CMPXCHG: i->kills_flags = true; break;
-	default: /* others leave some as they were, or may, where the manual says undefined */
-		break;
-	}
 }
 
 static const struct rule gp = {.kind = RULE_HELPER, .helper = h_gp};
@@ -96,7 +75,6 @@ static void undecodable(struct insn *i, ZyanStatus s)
 	memset(&i->z, 0, sizeof i->z);
 	i->z.length = 1;
 	i->mem = NULL;
-	i->reads_flags = i->writes_flags = i->kills_flags = false;
 	i->rule = s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? &gp : &ud;
 }
 
@@ -141,6 +119,17 @@ static const struct rule *rule_for(const struct xlate *x, const struct insn *i)
 	const struct rule *r = jit_rule(&i->z);
 
 	return r->kind == RULE_STI && (x->mode & (MODE_USER | MODE_REAL)) ? &sti : r;
+}
+
+static void classify(struct xlate *x, struct insn *i)
+{
+	drop_phantom_base(i);
+	i->rule = rule_for(x, i);
+	if (gate(x, i))
+		find_memory(i);
+	else
+		i->mem = NULL;
+	x_flags_of(i);
 }
 
 bool x_ends_block(const struct insn *i)
@@ -188,19 +177,29 @@ static bool decode_one(struct xlate *x, uint64_t gva)
 	}
 	if (!ZYAN_SUCCESS(s)) {
 		undecodable(i, s);
+		x_flags_of(i);
 		x->n++;
 		return true;
 	}
-	drop_phantom_base(i);
-	i->rule = rule_for(x, i);
-	if (gate(x, i))
-		classify(i);
-	else
-		i->mem = NULL, i->reads_flags = i->writes_flags = i->kills_flags = false;
+	classify(x, i);
 	i->straddles = i->z.length > left;
 	if (!i->straddles)
 		x->page2 = NULL;
 	x->n++;
+	return true;
+}
+
+bool x_decode_on_page(struct xlate *x, uint64_t gva, struct insn *i)
+{
+	unsigned off = gva & 0xfff, n = off > 4096 - 15 ? 4096 - off : 15;
+
+	if (!x->b.peek_to)
+		memcpy(x->peeked, mem_span(x->c->env->mem, x->page->gpa, 4096), 4096);
+	memcpy(i->bytes, x->peeked + off, n);
+	i->gva = gva;
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&x->decoder, i->bytes, n, &i->z, i->op)))
+		return false;
+	classify(x, i);
 	return true;
 }
 

@@ -51,8 +51,10 @@ struct insn {
 	uint64_t gva;
 	const struct rule *rule;
 	const ZydisDecodedOperand *mem; /* its explicit memory operand that is accessed, or NULL */
-	bool reads_flags, writes_flags, kills_flags; /* kills: all six, whatever they were */
-	bool straddles;                              /* ends on the next page */
+	/* arithmetic flags (RFLAGS_*): read; overwritten for certain; perhaps changed; live before
+	 * and after (flags_slow.c) */
+	uint16_t reads, sets, touches, live_in, live_out;
+	bool straddles; /* ends on the next page */
 };
 
 extern const uint8_t jit_host_reg[16]; /* guest GPR -> host GPR, or R_NONE: in jit_cpu */

@@ -274,6 +274,7 @@ void x_written(struct xlate *x)
 {
 	if (!x->step)
 		return;
+	x->live = RFLAGS_ARITH;
 	x_need_slot(x);
 	e_call_to(&x->hot, x_thunk(x, x->k->bounce_out));
 	x_clobber(x);

@@ -160,7 +160,7 @@ void x_copy(struct xlate *x, const struct insn *i)
 		x_mem(x, i, i->mem, access ? access : SITE_READ, 0);
 		x_clobber(x);
 	}
-	if (i->reads_flags || (i->writes_flags && !i->kills_flags))
+	if (x_wants_host(i))
 		x_need_host(x);
 	jit_rewrite(&x->hot, i, i->mem ? R_14 : R_NONE, &at, &borrowed);
 	if (can_trap(i))
@@ -168,7 +168,7 @@ void x_copy(struct xlate *x, const struct insn *i)
 							.borrow = borrowed,
 							.flags = x->flags,
 							.guest_off = (uint16_t)(i->gva - x->b.gva)};
-	if (i->writes_flags)
+	if (i->touches)
 		x->flags = FLAGS_HOST;
 	if (access & SITE_WRITE)
 		x_written(x);
@@ -424,7 +424,8 @@ void x_bt(struct xlate *x, const struct insn *i)
 	e_load32(e, R_13, OFF(tmp[1]));
 	e_alu_imm(e, false, 4, R_13, (int32_t)(size * 8 - 1));
 	e_store32(e, OFF(tmp[1]), R_13);
-	x_need_host(x);
+	if (x_wants_host(i))
+		x_need_host(x);
 	e_load32(e, R_13, OFF(tmp[1]));
 	if (i->z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
 		e8(e, 0xf0);

@@ -363,7 +363,7 @@ static bool is_entry(const struct walk *w, const uint8_t *p)
 		const struct jit_block *b = jit_at(w->k, w->k->block[i]);
 
 		if (b->valid && (p == b->start + b->guard || p == b->start + b->entry_s ||
-				 p == b->start + b->entry_h))
+				 p == b->start + b->entry_b || p == b->start + b->entry_h))
 			return true;
 	}
 	return false;
@@ -478,7 +478,8 @@ static int gaps(struct walk *w)
 static int scan(struct walk *w)
 {
 	const struct jit_block *b = w->b;
-	uint8_t *entry[] = {b->start + b->entry_h, b->start + b->guard, b->start + b->entry_s,
+	uint8_t *entry[] = {b->start + b->entry_h,          b->start + b->guard,
+			    b->start + b->entry_s,          b->start + b->entry_b,
 			    jit_block_stub(w->k, b, false), jit_block_stub(w->k, b, true)};
 	int r = 0;
 

@@ -32,8 +32,10 @@ struct xlate {
 	bool need_stop;
 
 	ZydisDecoder decoder;
-	struct insn in[BLOCK_INSNS];
+	struct insn in[BLOCK_INSNS], peek;
+	uint8_t peeked[4096]; /* the block's page, from when something beside the block was read */
 	unsigned n;
+	uint16_t live; /* flags that what is being emitted must keep, or put into the slot */
 	struct jit_page *page2;
 
 	struct jit_page *page;
@@ -75,6 +77,14 @@ static inline const uint8_t *x_thunk(const struct xlate *x, const void *rx)
  * instruction raises. */
 bool x_decode(struct xlate *x, uint64_t gva);
 bool x_ends_block(const struct insn *i);
+/* One instruction of the block's page, beside the block. false: it cannot be told. */
+bool x_decode_on_page(struct xlate *x, uint64_t gva, struct insn *i);
+
+/* --- flags_slow.c --- */
+/* Fills i's reads, sets and touches, the rule being known. */
+void x_flags_of(struct insn *i);
+/* Fills live_in and live_out of all of in[]. */
+void x_liveness(struct xlate *x);
 
 /* --- branches_slow.c --- */
 void x_exit_to(struct xlate *x, uint64_t target);
@@ -90,8 +100,9 @@ void x_loop(struct xlate *x, const struct insn *i);
 
 /* --- flags (translate_slow.c) --- */
 void x_save_flags(struct emit *e);
-/* Afterwards the slot holds the flags, and the host's may be clobbered. */
+/* Afterwards the slot holds the flags, or all are dead; the host's may be clobbered. */
 void x_need_slot(struct xlate *x);
+bool x_wants_host(const struct insn *i);
 void x_need_host(struct xlate *x); /* uses r13 */
 static inline void x_clobber(struct xlate *x)
 {

@@ -4,11 +4,13 @@
  *
  * A block goes on past conditional jumps (their taken side is an edge); it has up to EDGE_MAX
  * edges. Entries, in this order in memory, where the body wants the flags in the slot:
- *	entry_h:  save the flags
+ *	entry_h:  save the flags (not where they are dead)
  *	guard:    is my page still mapped where it was? (entered from other pages)
- *	entry_s:  poll for attention; body
+ *	entry_s:  poll for attention
+ *	entry_b:  body
  * and where it wants them in the host:
- *	guard; entry_s: poll, restore the flags; entry_h: body */
+ *	guard; entry_s: poll; entry_b: restore the flags; entry_h: body
+ * jit_edge_link chooses among them. */
 #include "cpu/jit/translate.h"
 
 #include <assert.h>
@@ -34,10 +36,15 @@ void x_save_flags(struct emit *e)
 
 void x_need_slot(struct xlate *x)
 {
-	if (x->flags & FLAGS_SLOT)
-		return;
-	x_save_flags(&x->hot);
+	if (!(x->flags & FLAGS_SLOT) && x->live)
+		x_save_flags(&x->hot);
 	x->flags |= FLAGS_SLOT;
+}
+
+/* i, which is copied, reads flags, or leaves some that are live as they were. */
+bool x_wants_host(const struct insn *i)
+{
+	return i->reads || (i->touches && (i->live_out & ~i->sets));
 }
 
 void x_need_host(struct xlate *x)
@@ -225,12 +232,14 @@ static void emit_one(struct xlate *x, const struct insn *i)
 
 /* ---- the block ---- */
 
-/* Where the body wants the flags when it starts: FLAGS_SLOT, FLAGS_HOST, or 0: dead. */
+/* Where the body wants the flags when it starts: FLAGS_SLOT, FLAGS_HOST, or 0: all are dead. */
 static uint8_t wanted_at_entry(const struct xlate *x)
 {
 	for (unsigned n = 0; n < x->n; n++) {
 		const struct insn *i = &x->in[n];
 
+		if (!i->live_in)
+			return n ? FLAGS_SLOT : 0;
 		switch (i->rule->kind) {
 		case RULE_NOP:
 		case RULE_LEA: continue;
@@ -238,34 +247,15 @@ static uint8_t wanted_at_entry(const struct xlate *x)
 		case RULE_COPY:
 		case RULE_BT:
 		case RULE_MOV:
-			if (i->mem || (i->rule->kind == RULE_MOV &&
-				       !(i->z.attributes & ZYDIS_ATTRIB_HAS_MODRM) && i->mem))
+			if (i->mem || (i->rule->kind == RULE_MOV && x_ends_block(i)))
 				return FLAGS_SLOT;
-			if (i->rule->kind == RULE_MOV && x_ends_block(i))
-				return FLAGS_SLOT;
-			if (i->reads_flags || (i->writes_flags && !i->kills_flags))
+			if (x_wants_host(i))
 				return FLAGS_HOST;
-			if (i->writes_flags)
-				return 0;
 			continue;
 		default: return FLAGS_SLOT;
 		}
 	}
 	return FLAGS_SLOT;
-}
-
-static bool jumps_back(const struct xlate *x)
-{
-	for (unsigned n = 0; n < x->n; n++) {
-		const struct insn *i = &x->in[n];
-
-		if ((i->rule->kind == RULE_JCC || i->rule->kind == RULE_JMP ||
-		     i->rule->kind == RULE_LOOP) &&
-		    i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-		    x_branch_target(x, i) <= x_rip(x, i))
-			return true;
-	}
-	return false;
 }
 
 static void poll(struct xlate *x, uint8_t **to_stub)
@@ -297,13 +287,13 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 
 	b->start = x->hot.p;
 	if (x->step) {
-		b->entry_h = b->guard = b->entry_s = 0;
+		b->entry_h = b->guard = b->entry_s = b->entry_b = 0;
 		x->flags = FLAGS_SLOT;
 		return 0;
 	}
-	/* A loop that is only ever entered with its flags in the host must poll too. */
-	b->needs_host_flags = want == FLAGS_HOST && !jumps_back(x);
-	if (want && !b->needs_host_flags)
+	b->needs_host_flags = want == FLAGS_HOST;
+	b->flags_dead = want == 0;
+	if (want == FLAGS_SLOT)
 		x_save_flags(&x->hot);
 	b->guard = offset(x);
 	put_guard(x, x->page, &to_stub[n++]);
@@ -311,13 +301,14 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 	if (x->page2)
 		put_guard(x, x->page2, &to_stub[n++]);
 	poll(x, &to_stub[n++]);
+	b->entry_b = offset(x);
 	x->flags = FLAGS_SLOT;
 	if (want == FLAGS_HOST) {
+		x->live = RFLAGS_ARITH;
 		x_need_host(x);
 		x->flags = FLAGS_HOST; /* entry_h comes without the slot */
-	}
-	if (b->needs_host_flags)
 		b->entry_h = offset(x);
+	}
 	return n;
 }
 
@@ -385,7 +376,9 @@ static bool bytes_changed(const struct xlate *x)
 					       i->bytes + n, i->z.length - n) != 0))
 			return true;
 	}
-	return false;
+	return x->b.peek_to &&
+	       memcmp(mem_span(x->c->env->mem, x->page->gpa, 4096) + x->b.peek_from,
+		      x->peeked + x->b.peek_from, x->b.peek_to - x->b.peek_from) != 0;
 }
 
 /* Decodes, and sees to it that whoever writes to these bytes from now on kills the block. Other
@@ -413,6 +406,8 @@ static bool take_bytes(struct xlate *x, uint64_t gva)
 		x->b.guest_len = (uint16_t)(last->gva + last->z.length - gva);
 		x->b.page = jit_ref_to(x->k, x->page);
 		x->b.page2 = jit_ref_to(x->k, x->page2);
+		x->b.peek_from = x->b.peek_to = 0;
+		x_liveness(x);
 		jit_block_claim(x->k, &x->b);
 		if (stopped)
 			return true;
@@ -456,8 +451,10 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->hot.p = x->k->hot;
 	x->cold.p = x->k->cold;
 	stubs = put_entries(x, to_stub);
-	for (unsigned n = 0; n < x->n; n++)
+	for (unsigned n = 0; n < x->n; n++) {
+		x->live = x->in[n].live_in;
 		emit_one(x, &x->in[n]);
+	}
 	if (!x->done)
 		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
 	x_slow_paths(x);

@@ -259,6 +259,8 @@ const struct rule *jit_rule(const ZydisDecodedInstruction *z)
 	if ((z->mnemonic == ZYDIS_MNEMONIC_MOVSD || z->mnemonic == ZYDIS_MNEMONIC_CMPSD) &&
 	    z->meta.isa_ext == ZYDIS_ISA_EXT_SSE2)
 		return &copy_rule;
+	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && z->raw.rex.B) /* AMD's do XCHG R8, RAX */
+		return &copy_rule;
 	return &rules[z->mnemonic];
 }
 

@@ -36,7 +36,8 @@ static const struct option run_options[] = {
 	 "How many vCPUs, up to 255; more than the host has share its processors. Default: 1."},
 	{"cpu", OPT_CHOICE, offsetof(struct run_opts, cpu), CPUID_MODELS,
 	 "What the guest sees of the processor: all that the host and the engine have, or exactly the "
-	 "features of a level of the x86-64 psABI, the same on every host. Default: host."},
+	 "features of a level of the x86-64 psABI, the same on every host. host+la57: five-level paging as well, which the JIT engine has on any "
+	 "host. Default: host."},
 	{"engine", OPT_CHOICE, offsetof(struct run_opts, engine), ENGINES,
 	 "What runs guest code: auto takes KVM where a probe finds it usable, else the JIT. "
 	 "Default: auto."},

@@ -220,10 +220,12 @@ static void spare_mitigations(struct cpuid_table *t)
 	}
 }
 
-/* Linux takes the width of canonical addresses from leaf 0x80000008, so it must agree. */
+/* Five-level paging costs a kernel a step of each page walk, so the JIT, which could always, offers
+ * it when asked. Linux takes the width of canonical addresses from leaf 0x80000008, which must
+ * agree. */
 static bool has_la57(struct cpuid_table *t, const struct cpuid_opts *o)
 {
-	return !o->jit && find_mutable(t, 7, 0)->ecx & B(16);
+	return o->jit ? o->model == CPUID_MODEL_HOST_LA57 : find_mutable(t, 7, 0)->ecx & B(16);
 }
 
 static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
@@ -250,6 +252,8 @@ static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
 	}
 	if (o->jit)
 		cut_to_jit(t);
+	if (has_la57(t, o))
+		find_mutable(t, 7, 0)->ecx |= B(16);
 }
 
 static void fix_features(struct cpuid_table *t, const struct cpuid_opts *o)

@@ -175,6 +175,12 @@ int cpuid_cut_to_model(struct cpuid_table *t, enum cpuid_model m, struct err *e)
 
 	if (m == CPUID_MODEL_HOST)
 		return 0;
+	if (m == CPUID_MODEL_HOST_LA57)
+		return cpuid_has(t, 7, 0, CPUID_ECX, 16)
+			       ? 0
+			       : err_set(e, ENOTSUP,
+					 "CPU model host+la57: this processor has no five-level "
+					 "paging; the JIT engine has it on any");
 	r = check_complete(t, m, e);
 	if (r < 0)
 		return err_wrap(e, "CPU model x86-64-v%u", m);

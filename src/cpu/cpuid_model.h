@@ -15,10 +15,11 @@ enum cpuid_model {
 	CPUID_MODEL_V2,
 	CPUID_MODEL_V3,
 	CPUID_MODEL_V4,
+	CPUID_MODEL_HOST_LA57, /* host, and five-level paging, which the JIT has on any host */
 };
 
 /* In the order of the enum. */
-#define CPUID_MODELS "host|x86-64-v1|x86-64-v2|x86-64-v3|x86-64-v4"
+#define CPUID_MODELS "host|x86-64-v1|x86-64-v2|x86-64-v3|x86-64-v4|host+la57"
 
 /* Takes from t what the model has not. An error names what the model has and t lacks; t is
  * spoilt then. */

@@ -127,6 +127,15 @@ class Boot(GuestKernel):
                 self.assertIn("ran on 2,", out)
                 self.assertNotRegex(out, "stall|hung|BUG|WARNING|unstable|lockup")
 
+    def test_five_level_paging(self):
+        init = MOUNTS + "echo la57 $(grep -c la57 /proc/cpuinfo); poweroff -f\n"
+        for append, count in ("", "1"), ("no5lvl", "0"):
+            with self.subTest(append), self.boot(init, "--engine", "jit", "--cpu", "host+la57",
+                                                 append=append) as vm:
+                status, out, err = vm.ends()
+                self.assertEqual(status, 0, err)
+                self.assertIn("la57 " + count, out)
+
     def test_memory_above_the_hole(self):
         with self.boot(MOUNTS + "free -m; poweroff -f\n", memory="5G") as vm:
             status, out, err = vm.ends()

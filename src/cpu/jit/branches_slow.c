@@ -58,10 +58,10 @@ static uint8_t *check_target(struct xlate *x, struct emit *e)
 		return e_jcc(e, CC_A);
 	}
 	e_mov(e, R_13, R_14);
-	e8(e, 0x49); /* sar r13, 47: 0 or -1 */
+	e8(e, 0x49); /* sar r13, 47 or 56: 0 or -1 */
 	e8(e, 0xc1);
 	e8(e, 0xfd);
-	e8(e, 47);
+	e8(e, x->mode & MODE_LA57 ? 56 : 47);
 	e_alu_imm(e, true, 0, R_13, 1);
 	e_alu_imm(e, true, 7, R_13, 1);
 	return e_jcc(e, CC_A);

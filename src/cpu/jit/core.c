@@ -95,6 +95,8 @@ void jit_mode_update(struct jit_cpu *c)
 		mode |= MODE_STACK32;
 	if (s->cr0 & CR0_PG)
 		mode |= MODE_PAGING;
+	if (s->cr4 & CR4_LA57)
+		mode |= MODE_LA57;
 	c->mmu = MMU_KERNEL;
 	if (jit_cpl(c) == 3) {
 		mode |= MODE_USER;

@@ -41,7 +41,7 @@ uint64_t tss64_rsp(struct jit_cpu *c, unsigned n, unsigned ext)
 	if ((c->st.tr.attr & SEG_UNUSABLE) || offset + 7 > c->st.tr.limit)
 		jit_raise_err(c, X86_TS, (c->st.tr.sel & ~3u) | ext);
 	rsp = jit_read(c, MMU_SYSTEM, c->st.tr.base + offset, 8);
-	if (!canonical(rsp))
+	if (!canonical(c, rsp))
 		jit_raise_err(c, X86_SS_FAULT, ext);
 	return rsp;
 }
@@ -210,7 +210,7 @@ static void deliver_long(struct jit_cpu *c, const struct event *e)
 
 	read_gate(c, e, &g);
 	cpl = gate_code(c, e, &g, &cs);
-	if (!canonical(g.offset))
+	if (!canonical(c, g.offset))
 		jit_raise_err(c, X86_GP, e->ext);
 	if (g.ist)
 		rsp = tss64_rsp(c, g.ist + 3, e->ext);
@@ -226,7 +226,7 @@ static void deliver_long(struct jit_cpu *c, const struct event *e)
 	frame[4] = c->st.gpr[X86_RSP];
 	frame[5] = ss->sel;
 	rsp -= n * 8;
-	if (!canonical(rsp))
+	if (!canonical(c, rsp))
 		jit_raise_err(c, X86_SS_FAULT, e->ext);
 	jit_write_buf(c, mmu_for_cpl(c, cpl), rsp, frame + 6 - n, n * 8);
 	c->st.gpr[X86_RSP] = rsp;

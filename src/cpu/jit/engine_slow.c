@@ -192,7 +192,7 @@ static uint32_t cr4_offered(const struct cpuid_table *t)
 		{CR4_OSFXSR, 1, CPUID_EDX, 24},  {CR4_OSXMMEXCPT, 1, CPUID_EDX, 25},
 		{CR4_OSXSAVE, 1, CPUID_ECX, 26}, {CR4_FSGSBASE, 7, CPUID_EBX, 0},
 		{CR4_SMEP, 7, CPUID_EBX, 7},     {CR4_SMAP, 7, CPUID_EBX, 20},
-		{CR4_UMIP, 7, CPUID_ECX, 2},
+		{CR4_UMIP, 7, CPUID_ECX, 2},     {CR4_LA57, 7, CPUID_ECX, 16},
 	};
 	uint32_t cr4 = CR4_PCE;
 

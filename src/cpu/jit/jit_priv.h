@@ -60,8 +60,9 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 #define MODE_REAL    0x0800u /* real or virtual-8086 mode */
 #define MODE_ALIGN   0x1000u /* alignment is checked (#AC): all code runs in step mode */
 #define MODE_PAGING  0x2000u
-#define MODE_EM      0x4000u /* CR0.EM: MMX is #UD */
-#define MODE_NOWAIT  0x8000u /* CR0.TS and MP: WAIT is #NM */
+#define MODE_EM      0x4000u  /* CR0.EM: MMX is #UD */
+#define MODE_NOWAIT  0x8000u  /* CR0.TS and MP: WAIT is #NM */
+#define MODE_LA57    0x10000u /* canonical addresses have 57 bits */
 
 /* Instruction TLB: a guest-virtual code page maps to slot (gva >> 12) % size. Each pair of
  * (gva page, gpa page, mode) that ever ran has an id; the guard at a block's entry compares

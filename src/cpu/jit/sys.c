@@ -88,7 +88,7 @@ static void write_cr4(struct jit_cpu *c, uint64_t v)
 
 	if (v & ~(uint64_t)c->cr4_offered)
 		jit_raise_err(c, X86_GP, 0);
-	if (jit_long_mode(c) && !(v & CR4_PAE))
+	if (jit_long_mode(c) && (!(v & CR4_PAE) || (changed & CR4_LA57)))
 		jit_raise_err(c, X86_GP, 0);
 	if ((changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)) &&
 	    !pdptes_valid(c, c->st.cr0, c->st.cr3, v))

@@ -27,10 +27,16 @@ static inline unsigned cpu_iopl(const struct jit_cpu *c)
 	return c->st.rflags >> 12 & 3;
 }
 
-/* 48-bit linear addresses; LA57 is not offered. */
-static inline bool canonical(uint64_t a)
+static inline unsigned va_bits(const struct jit_cpu *c)
 {
-	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+	return c->st.cr4 & CR4_LA57 ? 57 : 48;
+}
+
+static inline bool canonical(const struct jit_cpu *c, uint64_t a)
+{
+	unsigned up = 64 - va_bits(c);
+
+	return (uint64_t)((int64_t)(a << up) >> up) == a;
 }
 
 /* The MMU index of an explicit access at this privilege. */

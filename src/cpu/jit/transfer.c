@@ -91,7 +91,7 @@ static bool is_code64(const struct jit_cpu *c, const struct x86_seg *cs)
 /* The instruction pointer must be canonical, or within the segment. */
 static void check_target(struct jit_cpu *c, const struct x86_seg *cs, uint64_t rip)
 {
-	if (is_code64(c, cs) ? !canonical(rip) : rip > cs->limit)
+	if (is_code64(c, cs) ? !canonical(c, rip) : rip > cs->limit)
 		jit_raise_err(c, X86_GP, 0);
 }
 
@@ -305,7 +305,7 @@ void h_sysret(struct jit_cpu *c, uint64_t arg)
 	if (!(c->st.efer & EFER_SCE) || !cpu_protected(c) || (!jit_code64(c) && !cpu_is_amd(c)))
 		jit_raise(c, X86_UD);
 	need_cpl0(c);
-	if (to64 && !canonical(rip) && !cpu_is_amd(c)) /* AMD faults at the target */
+	if (to64 && !canonical(c, rip) && !cpu_is_amd(c)) /* AMD faults at the target */
 		jit_raise_err(c, X86_GP, 0);
 	if (jit_long_mode(c))
 		flags_write(c, c->st.gpr[X86_R8 + 3], 0x3c7fd7 | RFLAGS_RF);
@@ -348,7 +348,7 @@ void h_sysexit(struct jit_cpu *c, uint64_t arg)
 		jit_raise(c, X86_UD);
 	if (!cpu_protected(c) || !sel || jit_cpl(c) != 0)
 		jit_raise_err(c, X86_GP, 0);
-	if (to64 && (!canonical(rip) || !canonical(rsp)))
+	if (to64 && (!canonical(c, rip) || !canonical(c, rsp)))
 		jit_raise_err(c, X86_GP, 0);
 	sel = (uint16_t)(sel + (to64 ? 32 : 16)) | 3;
 	seg_set_flat(&c->st.seg[X86_CS], sel,

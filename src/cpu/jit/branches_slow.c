@@ -110,12 +110,7 @@ static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
 		exit_unknown(x, e, i, stack_by);
 		return;
 	}
-	e_mov32(e, R_13, R_14);
-	e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
-	e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
-	e8(e, 0xc1);
-	e8(e, 0xe0 | (R_13 & 7));
-	e8(e, 4);
+	e_jump_slot(e);
 	e_op_base(e, true, true, 0x3b, R_14, R_13,
 		  (int32_t)(jump + offsetof(struct jit_jump, gva)));
 	e_jcc_to(e, CC_NE, x->cold.p);

@@ -147,6 +147,8 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 		c->p->itlb_page[c->mmu][slot] = page;
 		c->itlb_id[c->mmu][slot] = page->id;
 		c->p->itlb_global[c->mmu][slot] = map.global;
+		if (!map.global)
+			jit_itlb_note(c, c->mmu, slot);
 	}
 	return page;
 }
@@ -266,7 +268,7 @@ static void run_block(struct jit_cpu *c)
 	c->st.rflags &= ~(uint64_t)RFLAGS_RF; /* it lasts for one instruction */
 
 	for (;;) {
-		struct jit_jump *j = &c->jump[c->mmu][c->st.rip % JIT_JUMP_SIZE];
+		struct jit_jump *j = &c->jump[c->mmu][jit_jump_slot(c->st.rip)];
 		struct jit_edge *e;
 		uint64_t flushes = k->flushes;
 

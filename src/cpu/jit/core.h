@@ -16,7 +16,9 @@ struct jit_debug {
 	struct engine_debug built; /* whose points the blocks were made for */
 };
 
-#define TLB_LIST 256
+#define TLB_LIST   1024
+#define ITLB_LIST  256
+#define WRITE_HASH (1u << 15)
 struct jit_priv {
 	void *env[5]; /* __builtin_setjmp buffer of the run loop */
 	enum jit_leave leave;
@@ -24,6 +26,8 @@ struct jit_priv {
 	bool step_once; /* the next instruction goes through the bounce buffer */
 	struct jit_page *itlb_page[3][JIT_ITLB_SIZE];
 	bool itlb_global[3][JIT_ITLB_SIZE];
+	uint16_t itlb_list[3][ITLB_LIST]; /* as tlb_list */
+	uint32_t itlb_filled[3];
 	struct { /* for which the jump and instruction TLBs of this MMU index hold */
 		uint32_t mode;
 		struct jit_cs cs;
@@ -31,6 +35,8 @@ struct jit_priv {
 	uint16_t tlb_list[3][TLB_LIST]; /* slots filled with non-global pages since a flush */
 	uint32_t tlb_filled[3];         /* > TLB_LIST: the list overflowed */
 	uint64_t tlb_large;             /* gigabytes with entries of large pages, hashed (tlb.c) */
+	/* Bit n: a page whose number is n modulo WRITE_HASH may have a write tag. */
+	uint64_t tlb_written[WRITE_HASH / 64];
 	/* the bounce buffer's use by the instruction under way (step.c) */
 	uint64_t bounce_gva;
 	uint32_t bounce_site;
@@ -103,6 +109,8 @@ void jit_tlb_init(struct jit_cpu *c);
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa);
 void jit_tlb_unwrite_all(struct jit_cpu *c);
 void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too);
+/* The slot was filled with a page that is not global. */
+void jit_itlb_note(struct jit_cpu *c, enum jit_mmu m, unsigned slot);
 void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);
 /* Called by translated code (thunks.c). */
@@ -140,6 +148,21 @@ bool jit_debug_watched(const struct jit_cpu *c, uint64_t gva, uint64_t len, bool
 /* A helper accesses it: in step mode it is noted as hit, else the instruction begins anew there. */
 void jit_debug_touch(struct jit_cpu *c, uint64_t gva, uint64_t len, bool write);
 void jit_debug_stepped(struct jit_cpu *c); /* the step is done */
+
+/* r13d = the jump table's slot for r14, times its size; clobbers the flags. */
+static inline void e_jump_slot(struct emit *e)
+{
+	e8(e, 0x45); /* imul r13d, r14d, JIT_JUMP_HASH */
+	e8(e, 0x69);
+	e8(e, 0xee);
+	e32(e, JIT_JUMP_HASH);
+	e8(e, 0x41); /* shr r13d, 28 - JIT_JUMP_BITS */
+	e8(e, 0xc1);
+	e8(e, 0xed);
+	e8(e, 28 - JIT_JUMP_BITS);
+	e_alu_imm(e, false, 4, R_13, (JIT_JUMP_SIZE - 1) * 16);
+}
+_Static_assert(sizeof(struct jit_jump) == 16, "e_jump_slot");
 
 /* thunks.c */
 void jit_thunks_make(struct jit_cache *k);

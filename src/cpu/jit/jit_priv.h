@@ -25,7 +25,7 @@
 /* MMU index: selects the TLB in use, baked into translated code. */
 enum jit_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC /* SMAP off by EFLAGS.AC */, MMU_COUNT = 4 };
 
-#define JIT_TLB_BITS 10
+#define JIT_TLB_BITS 11
 #define JIT_TLB_SIZE (1u << JIT_TLB_BITS)
 
 /* One page for one MMU index. An access of n bytes at gva hits when gva - tag, unsigned,
@@ -37,8 +37,9 @@ struct jit_tlb_entry {
 	uint64_t gpa; /* of the page, with TLB_* */
 };
 
-#define TLB_GLOBAL 1u
-#define TLB_LARGE  2u /* part of a large page */
+#define TLB_GLOBAL   1u
+#define TLB_LARGE    2u /* part of a large page */
+#define TLB_WRITABLE 4u /* writes are allowed, though the tag may not say so (code) */
 
 struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's middle */
 	struct jit_tlb_entry e[MMU_COUNT];
@@ -67,14 +68,21 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 /* Instruction TLB: a guest-virtual code page maps to slot (gva >> 12) % size. Each pair of
  * (gva page, gpa page, mode) that ever ran has an id; the guard at a block's entry compares
  * the slot's id with its own page's. */
-#define JIT_ITLB_SIZE 512u
+#define JIT_ITLB_SIZE 4096u
 
-/* Indirect branch targets: slot is the target's low bits. */
-#define JIT_JUMP_SIZE 4096u
+/* Indirect branch targets. Functions are aligned, so low bits alone would use few slots. */
+#define JIT_JUMP_BITS 12
+#define JIT_JUMP_SIZE (1u << JIT_JUMP_BITS)
+#define JIT_JUMP_HASH 0x9e3779b1u
 struct jit_jump {
 	uint64_t gva;
 	const void *code; /* the block's guarded entry */
 };
+
+static inline unsigned jit_jump_slot(uint64_t gva)
+{
+	return (uint32_t)gva * JIT_JUMP_HASH >> (32 - JIT_JUMP_BITS);
+}
 
 /* The code segment where its base and limit count (MODE_SEGS); else 0 and 4 GiB. Blocks are
  * found by linear address, page and mode, and by this. */

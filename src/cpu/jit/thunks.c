@@ -135,18 +135,13 @@ static void make_resume(struct jit_cache *k, struct emit *e)
 	out[n++] = e_jcc(e, CC_NE);
 
 	e_load(e, R_14, OFF(st.rip));
-	e_mov32(e, R_13, R_14);
-	e_alu_imm(e, false, 4, R_13, JIT_JUMP_SIZE - 1);
+	e_jump_slot(e);
 	e_load32(e, R_AX, OFF(mmu));
-	e_rex(e, false, 0, 0, R_AX); /* shl eax, log2(JIT_JUMP_SIZE) */
+	e_rex(e, false, 0, 0, R_AX); /* shl eax, log2(sizeof jump[0]) */
 	e8(e, 0xc1);
 	e8(e, 0xe0);
-	e8(e, 12);
+	e8(e, JIT_JUMP_BITS + 4);
 	e_rr(e, false, 0x01, R_13, R_AX);
-	e_rex(e, false, 0, 0, R_13); /* shl r13d, 4 */
-	e8(e, 0xc1);
-	e8(e, 0xe0 | (R_13 & 7));
-	e8(e, 4);
 	e_op_base(e, true, true, 0x3b, R_14, R_13, (int32_t)OFF(jump[0][0].gva));
 	out[n++] = e_jcc(e, CC_NE);
 	e_op_base(e, true, true, 0x8b, R_14, R_13, (int32_t)OFF(jump[0][0].code));

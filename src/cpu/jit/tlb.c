@@ -29,6 +29,21 @@ static void clear_all(struct jit_cpu *c, enum jit_mmu m)
 	c->p->tlb_filled[m] = 0;
 }
 
+static bool has_write_tag(const struct jit_tlb_entry *t)
+{
+	return t->tag_write >> 62 != 2; /* no_tag's */
+}
+
+static unsigned page_hash(gpa_t gpa)
+{
+	return (gpa >> 12) % WRITE_HASH;
+}
+
+static void note_write_tag(struct jit_cpu *c, gpa_t gpa)
+{
+	c->p->tlb_written[page_hash(gpa) / 64] |= BIT(page_hash(gpa) % 64);
+}
+
 void jit_tlb_init(struct jit_cpu *c)
 {
 	for (enum jit_mmu m = 0; m < 3; m++)
@@ -37,9 +52,25 @@ void jit_tlb_init(struct jit_cpu *c)
 
 void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
 {
-	for (unsigned i = 0; i < JIT_ITLB_SIZE; i++)
-		if (global_too || !c->p->itlb_global[m][i])
-			c->itlb_id[m][i] = 0;
+	uint32_t n = c->p->itlb_filled[m];
+
+	if (global_too || n > ITLB_LIST) {
+		for (unsigned i = 0; i < JIT_ITLB_SIZE; i++)
+			if (global_too || !c->p->itlb_global[m][i])
+				c->itlb_id[m][i] = 0;
+	} else {
+		for (unsigned i = 0; i < n; i++)
+			if (!c->p->itlb_global[m][c->p->itlb_list[m][i]])
+				c->itlb_id[m][c->p->itlb_list[m][i]] = 0;
+	}
+	c->p->itlb_filled[m] = 0;
+}
+
+void jit_itlb_note(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
+{
+	if (c->p->itlb_filled[m] < ITLB_LIST)
+		c->p->itlb_list[m][c->p->itlb_filled[m]] = (uint16_t)slot;
+	c->p->itlb_filled[m]++;
 }
 
 void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m)
@@ -96,11 +127,23 @@ void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
 {
+	uint64_t *written = c->p->tlb_written;
+
 	gpa &= ~0xfffull;
+	if (!(written[page_hash(gpa) / 64] & BIT(page_hash(gpa) % 64)))
+		return;
+	jit_zero(written, sizeof c->p->tlb_written);
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
-		for (enum jit_mmu m = 0; m < 3; m++)
-			if ((c->tlb[i].e[m].gpa & ~0xfffull) == gpa)
-				c->tlb[i].e[m].tag_write = no_tag(i);
+		for (enum jit_mmu m = 0; m < 3; m++) {
+			struct jit_tlb_entry *t = &c->tlb[i].e[m];
+
+			if (!has_write_tag(t))
+				continue;
+			if ((t->gpa & ~0xfffull) == gpa)
+				t->tag_write = no_tag(i);
+			else
+				note_write_tag(c, t->gpa);
+		}
 }
 
 void jit_tlb_unwrite_all(struct jit_cpu *c)
@@ -126,6 +169,7 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	unsigned slot = (gva >> 12) & (JIT_TLB_SIZE - 1);
 	uint32_t error;
 	uint8_t *ram, *hva;
+	bool writable;
 
 	if (!jit_canonical(c, gva))
 		raise_address(c, stack);
@@ -137,10 +181,13 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	hva = ram || a == ACC_WRITE ? ram : (uint8_t *)mem_readable(c->env->mem, map.gpa, 4096);
 	if (!hva)
 		return NULL;
+	writable = ram && map.writable;
 	t->tag_read = page;
-	t->tag_write = ram && map.writable && !jit_code_on_page(&c->vm->cache, map.gpa)
-			       ? page
-			       : no_tag(slot);
+	t->tag_write = no_tag(slot);
+	if (writable && !jit_code_on_page(&c->vm->cache, map.gpa)) {
+		t->tag_write = page;
+		note_write_tag(c, map.gpa);
+	}
 	if (c->p->debug.watches) {
 		if (jit_debug_watched(c, page, 4096, true))
 			t->tag_write = no_tag(slot);
@@ -148,7 +195,8 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 			t->tag_read = t->tag_write = no_tag(slot);
 	}
 	t->hva = (uint64_t)hva;
-	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0);
+	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0) |
+		 (writable ? TLB_WRITABLE : 0);
 	if (map.large)
 		c->p->tlb_large |= large_bit(gva);
 	if (!map.global || m == MMU_USER) {
@@ -165,7 +213,8 @@ static uint8_t *page_for(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum j
 {
 	struct jit_tlb_entry *t = entry_of(c, m, gva);
 
-	if ((a == ACC_WRITE ? t->tag_write : t->tag_read) == (gva & ~0xfffull) && a != ACC_FETCH) {
+	if (t->tag_read == (gva & ~0xfffull) &&
+	    (a == ACC_READ || (a == ACC_WRITE && (t->gpa & TLB_WRITABLE)))) {
 		*gpa = t->gpa & ~0xfffull;
 		return (uint8_t *)t->hva;
 	}

@@ -467,7 +467,7 @@ static void a_profiler_is_told_what_code_was_made_from(void **state)
 	unlink(path);
 	assert_non_null(strstr(line[0], " thunks\n"));
 	snprintf(expected[0], sizeof expected[0], "%lx %x kernel_400123_2a\n",
-		 (unsigned long)jit_rx(&k, b->start), 3 * LEN);
+		 (unsigned long)jit_rx(&k, b->start), 4 * LEN);
 	snprintf(expected[1], sizeof expected[1], "%lx %x kernel_400123_2a_cold\n",
 		 (unsigned long)jit_rx(&k, cold), LEN);
 	assert_string_equal(line[1], expected[0]);

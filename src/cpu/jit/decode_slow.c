@@ -143,8 +143,8 @@ bool x_ends_block(const struct insn *i)
 	case RULE_UD:
 	case RULE_FAR:
 	case RULE_INT:
-	case RULE_STRING:
 	case RULE_LOOP: return true;
+	case RULE_STRING: return !x_string_once(i);
 	case RULE_IO: return i->rule->helper == h_out;
 	case RULE_HELPER: kind = jit_helper_kind(i->rule->helper); return kind != HELPER_PLAIN;
 	case RULE_MOV:

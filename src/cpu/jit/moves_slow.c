@@ -443,3 +443,57 @@ void x_bt(struct xlate *x, const struct insn *i)
 	if (access & SITE_WRITE)
 		x_written(x);
 }
+
+bool x_string_once(const struct insn *i)
+{
+	const ZyanU64 rep = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+
+	return (i->rule->helper == h_movs || i->rule->helper == h_stos ||
+		i->rule->helper == h_lods) &&
+	       !(i->z.attributes & rep) && i->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 &&
+	       i->z.address_width == 64;
+}
+
+/* r14 = host address of the element at register g. */
+static void element(struct xlate *x, const struct insn *i, unsigned g, enum x86_sreg seg,
+		    unsigned size, uint32_t access)
+{
+	if (seg == X86_SS)
+		access |= SITE_STACK;
+	e_mov(&x->hot, R_14, jit_host_reg[g]);
+	x_linear(x, i, seg, size, access);
+	x_check(x, i, size, access);
+}
+
+/* Registers change last, so that a slow path may run the whole instruction anew. */
+void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sreg seg, uint64_t arg)
+{
+	struct emit *e = &x->hot;
+	bool loads = i->rule->helper != h_stos, stores = i->rule->helper != h_lods;
+
+	x_need_slot(x);
+	x_clobber(x);
+	e_op_gs(e, false, 0xf6, 0, OFF(st.rflags) + 1); /* test byte gs:[st.rflags + 1], DF */
+	e8(e, RFLAGS_DF >> 8);
+	e_jcc_to(e, CC_NE, x->cold.p);
+	x_leave_to(x, &x->cold, i, i->rule->helper, arg);
+	if (loads) {
+		element(x, i, X86_RSI, seg, size, SITE_READ);
+		x_load(x, R_13, size);
+	}
+	if (loads && stores)
+		e_store(e, OFF(tmp[0]), R_13);
+	if (stores) {
+		element(x, i, X86_RDI, X86_ES, size, SITE_WRITE);
+		if (loads)
+			e_load(e, R_13, OFF(tmp[0]));
+		x_store(x, loads ? R_13 : R_AX, size);
+		e_lea(e, true, R_DI, R_DI, R_NONE, 1, (int32_t)size);
+	} else if (size == 1) {
+		e_rr(e, false, 0x88, R_AX, R_13); /* mov al, r13b */
+	} else {
+		x_put(x, X86_RAX, R_13, size);
+	}
+	if (loads)
+		e_lea(e, true, R_SI, R_SI, R_NONE, 1, (int32_t)size);
+}

@@ -140,6 +140,11 @@ void x_xlat(struct xlate *x, const struct insn *i);
 void x_leave(struct xlate *x, const struct insn *i);
 void x_bt(struct xlate *x, const struct insn *i);
 void x_copy(struct xlate *x, const struct insn *i);
+/* MOVS, STOS and LODS without REP in 64-bit code are translated in line; arg is the helper's,
+ * which does it where DF is set. Not in step mode. */
+bool x_string_once(const struct insn *i);
+void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sreg seg,
+	      uint64_t arg);
 /* host register = guest register, and back; size 2 keeps the upper bits, 4 zero-extends */
 void x_get(struct xlate *x, unsigned host, unsigned guest);
 void x_put(struct xlate *x, unsigned guest, unsigned host, unsigned size);

@@ -88,6 +88,10 @@ static void do_string(struct xlate *x, const struct insn *i)
 	}
 	arg = i->z.length | (uint64_t)size << 8 | (uint64_t)(i->z.address_width / 8u) << 16 |
 	      (uint64_t)seg << 24 | (uint64_t)rep << 32;
+	if (x_string_once(i) && !x->step) {
+		x_string(x, i, size, seg, arg);
+		return;
+	}
 	x_need_slot(x);
 	x_helper(x, i, i->rule->helper, arg);
 }

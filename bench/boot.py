@@ -4,41 +4,20 @@ powered off. The same kernel, initramfs and memory for both; runs alternate, and
 two begins a pair alternates too."""
 
 import os
-import select
-import subprocess
-import time
 
 import common
+import guest
 
-MARK = b"HOLON-BENCH-INIT"
-INIT = f"#!/bin/sh\necho {MARK.decode()}\npoweroff -f\n"
+MARK = "HOLON-BENCH-INIT"
+INIT = f"#!/bin/sh\necho {MARK}\npoweroff -f\n"
 
 
 def run(command, limit):
     """(seconds to /init, seconds to the end)"""
-    start = time.perf_counter()
-    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    seen, at_init = b"", None
-    fd = p.stdout.fileno()
-    while True:
-        left = start + limit - time.perf_counter()
-        if left <= 0 or not select.select([fd], [], [], left)[0]:
-            p.kill()
-            p.wait()
-            break
-        piece = os.read(fd, 65536)
-        if not piece:
-            break
-        seen += piece
-        if at_init is None and MARK in seen:
-            at_init = time.perf_counter() - start
-    status = p.wait()
-    end = time.perf_counter() - start
-    if status or at_init is None:
-        tail = seen.decode(errors="replace").splitlines()[-15:]
-        common.fail("\n".join([f"{command[0]} ended with status {status}"
-                               f"{'' if at_init else ' before /init'}; its last lines:"] + tail))
-    return at_init, end
+    text, at, status, end = guest.output(command, limit, [MARK])
+    if status or MARK not in at:
+        guest.failed(command, text, f"ended with status {status}{'' if MARK in at else ' before /init'}")
+    return at[MARK], end
 
 
 def main():

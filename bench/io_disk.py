@@ -2,12 +2,11 @@
 libraries lie on a second, read-only disk."""
 
 import os
-import select
 import shutil
 import subprocess
-import time
 
 import common
+import guest
 
 MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"]
 INIT = """#!/bin/sh
@@ -113,27 +112,14 @@ class Disk:
 
     def run(self, which):
         command = self.command(which)
-        p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        out, end = b"", time.monotonic() + self.options.limit
-        while True:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([p.stdout], [], [], left)[0]:
-                p.kill()
-                break
-            piece = os.read(p.stdout.fileno(), 65536)
-            if not piece:
-                break
-            out += piece
-        p.wait()
-        return self.rates(command[0], out.decode(errors="replace"))
+        return self.rates(command, guest.output(command, self.options.limit)[0])
 
-    def rates(self, program, text):
+    def rates(self, command, text):
         lines = {f[2]: f for f in (line.strip().split(";") for line in text.splitlines()) if len(f) > WRITE_IOPS}
         found = {}
         for name, unit, _, load in ROWS:
             if name not in lines or "HOLON-BENCH-END" not in text:
-                common.fail(f"{program}: no figure for {name}; its last lines:\n" +
-                            "\n".join(text.splitlines()[-15:]))
+                guest.failed(command, text, f"no figure for {name}")
             is_read, f = "read" in load.split()[0], lines[name]
             found[name] = (float(f[READ_KIB if is_read else WRITE_KIB]) / 1024 if unit == "MiB/s" else
                            float(f[READ_IOPS if is_read else WRITE_IOPS]))

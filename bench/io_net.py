@@ -3,13 +3,12 @@ loopback, through user-mode NAT (libslirp, in both hypervisors)."""
 
 import os
 import re
-import select
 import shutil
 import socket
 import subprocess
-import time
 
 import common
+import guest
 import io_disk
 
 MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover",
@@ -72,32 +71,17 @@ class Net:
                    subprocess.Popen([self.rr, "server", str(self.ports[1])])]
         try:
             command = self.command(which)
-            return self.rates(command[0], self.output(command))
+            return self.rates(command, guest.output(command, self.options.limit)[0])
         finally:
             for s in servers:
                 s.kill()
                 s.wait()
 
-    def output(self, command):
-        p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        out, end = b"", time.monotonic() + self.options.limit
-        while True:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([p.stdout], [], [], left)[0]:
-                p.kill()
-                break
-            piece = os.read(p.stdout.fileno(), 65536)
-            if not piece:
-                break
-            out += piece
-        p.wait()
-        return out.decode(errors="replace")
-
-    def rates(self, program, text):
+    def rates(self, command, text):
         figures = [re.search(r"HOLON-OUT .* ([\d.]+) Kbits/sec", text), re.search(r"HOLON-IN .* ([\d.]+) Kbits/sec", text),
                    re.search(r"HOLON-RR rr (\d+)", text)]
         if not all(figures):
-            common.fail(f"{program}: figures are missing; its last lines:\n" + "\n".join(text.splitlines()[-15:]))
+            guest.failed(command, text, "figures are missing")
         out, back, rr = (float(f[1]) for f in figures)
         return {ROWS[0][0]: out / KBIT_A_MIB, ROWS[1][0]: back / KBIT_A_MIB, ROWS[2][0]: rr}
 

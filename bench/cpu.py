@@ -10,7 +10,9 @@ import math
 import os
 import re
 import subprocess
+import time
 
+import chart
 import common
 import guest
 
@@ -161,6 +163,61 @@ def show(tests):
         print("  " + "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip())
 
 
+def chart_of(tests):
+    shown = [p for p in options_places(tests.options) if p != "native"]
+    lines = []
+    for group in GROUPS:
+        keys = [k for k in tests.times if k[0] == group and tests.median(k, "native")]
+        lines += [(k[1], [tests.slowdown(k, p) for p in shown], False) for k in keys]
+        if keys:
+            lines += [(f"{group}: mean", [tests.mean(group, p) for p in shown], True), None]
+    return chart.svg("Times slower than native: shorter is better", surroundings(tests)[0], [NAMES[p] for p in shown],
+                     lines[:-1])
+
+
+def first_line(command):
+    out = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=common.TOP).stdout
+    return out.splitlines()[0].strip() if out else "?"
+
+
+def surroundings(tests):
+    """When, of what and where the figures are, as lines."""
+    o = tests.options
+    with open("/proc/cpuinfo") as f:
+        model = re.search(r"model name\s*: (.*)", f.read())
+    commit = first_line(["git", "rev-parse", "--short", "HEAD"])
+    if first_line(["git", "status", "--porcelain", "src", "bench"]) != "?":
+        commit += " (changed)"
+    return [f"{time.strftime('%Y-%m-%d')}, Holon {commit}, engine {o.engine}, " +
+            ("" if o.no_qemu else first_line([o.qemu, "--version"]).split(" (")[0].replace(" emulator version", "") + ", ") +
+            f"{o.runs} alternating runs of {o.seconds:g} s" + (", fastest unit of each" if o.best else ""),
+            f"{model[1] if model else '?'}, {os.cpu_count()} processors, host Linux {os.uname().release}, "
+            f"load {os.getloadavg()[1]:.1f}; guest {os.path.basename(o.kernel)}, one vCPU, {o.memory} MiB; "
+            f"{first_line(['cc', '--version'])}"]
+
+
+DOC_BEGIN, DOC_END = "<!-- written by bench/cpu --doc -->\n", "<!-- end -->\n"
+
+
+def write_doc(tests, path):
+    """Puts the figures between the marks in the page, and the chart beside it."""
+    with open(path) as f:
+        page = f.read()
+    if page.count(DOC_BEGIN) != 1 or page.count(DOC_END) != 1:
+        common.fail(f"{path} has no place for the figures: a line '{DOC_BEGIN.strip()}' and a line '{DOC_END.strip()}'")
+    heading, table = rows(tests)
+    picture = os.path.splitext(path)[0] + ".svg"
+    lines = [*surroundings(tests), ""]
+    lines += ["| " + " | ".join(heading) + " |", "|---|---|" + "---:|" * (len(heading) - 2)]
+    lines += ["| " + " | ".join(f"**{c}**" if c and "mean" in r[0] else c for c in r) + " |" for r in table]
+    lines += ["", f"![slowdowns]({os.path.basename(picture)})"]
+    before, after = page.split(DOC_BEGIN)[0], page.split(DOC_END)[1]
+    with open(path, "w") as f:
+        f.write(before + DOC_BEGIN + "\n".join(lines) + "\n" + DOC_END + after)
+    with open(picture, "w") as f:
+        f.write(chart_of(tests))
+
+
 def limits(text):
     known = GROUPS + ["test", "tcg"]
     try:
@@ -199,6 +256,9 @@ def main():
     p.add_argument("--no-native", action="store_true", help="compare Holon with QEMU TCG alone")
     p.add_argument("--best", action="store_true", help="take the fastest unit of each run, not all of them: "
                    "for a machine that is busy with other things")
+    p.add_argument("--svg", metavar="FILE", help="draw a chart; as PNG too where rsvg-convert, inkscape or convert is")
+    p.add_argument("--doc", metavar="FILE", help="write the figures into this page, and a chart beside it: "
+                   "docs/performance.md")
     p.add_argument("--limit", type=float, default=600, metavar="S", help="longest time for one guest")
     p.add_argument("--max-slowdown", type=limits, nargs="?", const=GOAL, metavar="NAME=FACTOR,...",
                    help="exit 1 when a group's mean, any test outside os (name: test), is more than this times "
@@ -214,6 +274,10 @@ def main():
                          mean_slowdown={g: {w: tests.mean(g, w) for w in options_places(options)} for g in GROUPS})
     else:
         show(tests)
+    if options.svg:
+        chart.write(options.svg, chart_of(tests))
+    if options.doc:
+        write_doc(tests, options.doc)
     slow = beyond(tests, options.max_slowdown) if options.max_slowdown else []
     if slow:
         common.fail("slower than it may be:\n  " + "\n  ".join(slow))

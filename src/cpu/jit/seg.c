@@ -151,8 +151,9 @@ void seg_drop_privileged(struct jit_cpu *c, unsigned cpl)
 	for (unsigned i = 0; i < ARRAY_SIZE(regs); i++) {
 		struct x86_seg *s = &c->st.seg[regs[i]];
 
-		if (s->attr & SEG_UNUSABLE || attr_is_conforming(s->attr) ||
-		    attr_dpl(s->attr) >= cpl)
+		/* A null selector's descriptor counts as one of DPL 0: 1 to 3 become 0. */
+		if (!(s->attr & SEG_UNUSABLE) &&
+		    (attr_is_conforming(s->attr) || attr_dpl(s->attr) >= cpl))
 			continue;
 		s->sel = 0; /* the base stays, as in hardware */
 		s->attr |= SEG_UNUSABLE;

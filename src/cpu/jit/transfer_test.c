@@ -206,6 +206,7 @@ static void iret_to_user_loads_everything_and_drops_kernel_segments(void **state
 {
 	st->gpr[X86_RSP] = 0x20000;
 	st->events.nmi_masked = true;
+	st->seg[X86_FS] = (struct x86_seg){.sel = 3, .attr = SEG_UNUSABLE | 3 << SEG_DPL_SHIFT};
 	frame(0x12345, FAKE_USER_CS64 | 3, RFLAGS_IF | RFLAGS_CF, 0x7000, FAKE_USER_DS | 3);
 	assert_int_equal(fake_run(f, h_iret, ARG(2, 8, 0, 0, 0)), FAKE_NONE);
 	assert_int_equal(st->rip, 0x12345);
@@ -214,6 +215,7 @@ static void iret_to_user_loads_everything_and_drops_kernel_segments(void **state
 	assert_int_equal(jit_flags_get(f->c), RFLAGS_IF | RFLAGS_CF | RFLAGS_FIXED);
 	assert_int_equal(st->seg[X86_DS].sel, 0);
 	assert_true(st->seg[X86_DS].attr & SEG_UNUSABLE);
+	assert_int_equal(st->seg[X86_FS].sel, 0); /* a null one of another RPL */
 	assert_false(st->events.nmi_masked);
 	assert_int_equal(f->c->mmu, MMU_USER);
 }

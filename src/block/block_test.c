@@ -1,91 +1,19 @@
-/* Whole images through the public calls, on every engine and in every cache mode. */
-#include "block/block.h"
-
+/* Requests through the public calls, on every engine and in every cache mode. */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/auto.h"
 #include "base/test.h"
+#include "block/image_fixture.h"
 
 #define DISK_BYTES (MIB(3) + 512)
-
-struct dir {
-	char path[64];
-};
-
-static struct dir make_dir(void)
-{
-	struct dir d = {"/tmp/holon-block-XXXXXX"};
-
-	assert_non_null(mkdtemp(d.path));
-	return d;
-}
-
-/* Good until the 16th call from here. */
-static const char *in_dir(const struct dir *d, const char *name)
-{
-	static _Thread_local char path[16][128];
-	static _Thread_local unsigned turn;
-	char *p = path[turn++ % 16];
-
-	snprintf(p, sizeof path[0], "%s/%s", d->path, name);
-	return p;
-}
-
-static void remove_dir(const struct dir *d)
-{
-	char command[96];
-
-	snprintf(command, sizeof command, "rm -rf %s", d->path);
-	assert_int_equal(system(command), 0);
-}
-
-static struct block_ctx *new_ctx(enum block_engine engine)
-{
-	struct block_ctx *c = NULL;
-	struct err e = {0};
-
-	if (block_ctx_new(&c, NULL, engine, &e) < 0 && engine == BLOCK_ENGINE_URING)
-		return NULL; /* forbidden here */
-	assert_non_null(c);
-	return c;
-}
-
-static void make_raw(const char *path, uint64_t size)
-{
-	AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
-
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, size), 0);
-}
-
-static struct block *open_ok(struct block_ctx *c, struct block_opts o)
-{
-	struct block *b = NULL;
-	struct err e = {0};
-
-	if (block_open(&b, c, &o, &e) < 0)
-		fail_msg("%s", e.text);
-	return b;
-}
-
-static void close_ok(struct block *b)
-{
-	struct err e = {0};
-
-	if (block_close(b, &e) < 0)
-		fail_msg("%s", e.text);
-}
 
 /* --- a disk and what it should hold --- */
 
@@ -118,7 +46,6 @@ static void pick_range(struct model *m, uint64_t *offset, uint64_t *len)
 	*len = min_u64((1 + pick(m, pick(m, 8) ? 16 : 300)) * grain, m->size - *offset);
 }
 
-#define PIECES 7
 /* Cuts buf into pieces at odd places. */
 static unsigned cut(struct model *m, uint8_t *buf, uint64_t len, struct iovec iov[PIECES])
 {
@@ -136,35 +63,6 @@ static unsigned cut(struct model *m, uint8_t *buf, uint64_t len, struct iovec io
 	if (len)
 		iov[n++] = (struct iovec){buf, len};
 	return n;
-}
-
-struct request {
-	struct block_req req;
-	struct iovec iov[PIECES];
-	int result;
-	bool done;
-};
-
-static void on_done(struct block_req *r, int result)
-{
-	struct request *q = container_of(r, struct request, req);
-
-	q->result = result;
-	q->done = true;
-}
-
-static void submit(struct request *q, struct block *b)
-{
-	q->done = false;
-	q->req.done = on_done;
-	block_submit(b, &q->req);
-}
-
-static int finish(struct request *q, struct block *b)
-{
-	while (!q->done)
-		assert_int_equal(loop_once(block_ctx_loop(block_ctx_of(b))), 0);
-	return q->result;
 }
 
 static void random_bytes(struct model *m, uint8_t *to, uint64_t len)
@@ -315,112 +213,6 @@ static void random_operations_match_a_flat_model(void **unused)
 	remove_dir(&d);
 }
 
-/* --- raw files --- */
-
-static void a_file_that_ends_inside_a_sector_reads_as_zeros_there(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts o = {.file = in_dir(&d, "disk"), .format = "raw"};
-	uint8_t sector[512], want[512] = {0};
-	struct block *b;
-
-	make_raw(o.file, 0);
-	AUTO_CLOSE int fd = open(o.file, O_WRONLY);
-	assert_int_equal(write(fd, "abc", 3), 3);
-	b = open_ok(c, o);
-	assert_int_equal(block_size(b), 512);
-	assert_int_equal(block_read(b, 0, sector, sizeof sector), 0);
-	memcpy(want, "abc", 3);
-	assert_memory_equal(sector, want, sizeof want);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void a_file_that_was_cut_gives_errors_not_zeros(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-
-	for (int cache = BLOCK_CACHE_NONE; cache <= BLOCK_CACHE_WRITEBACK; cache++) {
-		struct block_opts o = {.file = in_dir(&d, "disk"), .format = "raw", .cache = cache};
-		uint8_t bytes[8192];
-		struct block *b;
-
-		make_raw(o.file, MIB(1));
-		b = open_ok(c, o);
-		assert_int_equal(truncate(o.file, MIB(1) / 2), 0);
-		assert_int_equal(block_read(b, MIB(1) / 2 - 4096, bytes, 8192), -EIO);
-		assert_int_equal(block_read(b, MIB(1) - 4096, bytes, 4096), -EIO);
-		assert_int_equal(block_read(b, 0, bytes, 8192), 0);
-		close_ok(b);
-	}
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void what_is_outside_of_the_disk_is_refused(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts o = {.file = in_dir(&d, "disk"), .format = "raw"};
-	uint8_t bytes[1024] = {0};
-	struct block *b;
-
-	make_raw(o.file, MIB(1));
-	b = open_ok(c, o);
-	assert_int_equal(block_read(b, MIB(1) - 512, bytes, 1024), -EINVAL);
-	assert_int_equal(block_write(b, MIB(1), bytes, 1), -EINVAL);
-	assert_int_equal(block_write(b, UINT64_MAX - 511, bytes, 1024), -EINVAL);
-	assert_int_equal(block_zero(b, 512, UINT64_MAX, 0), -EINVAL);
-	assert_int_equal(block_discard(b, MIB(2), 512), -EINVAL);
-	assert_int_equal(block_write(b, MIB(1), bytes, 0), 0);
-	close_ok(b);
-	o.read_only = true;
-	b = open_ok(c, o);
-	assert_int_equal(block_write(b, 0, bytes, 512), -EROFS);
-	assert_int_equal(block_zero(b, 0, 512, 0), -EROFS);
-	assert_int_equal(block_discard(b, 0, 512), -EROFS);
-	assert_int_equal(block_read(b, 0, bytes, 512), 0);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static int open_result(struct block_ctx *c, struct block_opts o, struct err *e)
-{
-	struct block *b = NULL;
-	int r = block_open(&b, c, &o, e);
-
-	if (r == 0)
-		close_ok(b);
-	return r;
-}
-
-static void what_is_no_disk_is_refused(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct err e;
-
-	assert_int_equal(open_result(c, (struct block_opts){.file = d.path, .read_only = true}, &e),
-			 -EINVAL);
-	assert_non_null(strstr(e.text, "neither a file nor a block device"));
-	assert_int_equal(mkfifo(in_dir(&d, "pipe"), 0644), 0);
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "pipe")}, &e),
-			 -EINVAL);
-	assert_int_equal(open_result(c, (struct block_opts){.file = "/dev/null"}, &e), -EINVAL);
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "none")}, &e),
-			 -ENOENT);
-	make_raw(in_dir(&d, "disk"), 512);
-	assert_int_equal(
-		open_result(c, (struct block_opts){in_dir(&d, "disk"), .format = "vax"}, &e),
-		-ENOTSUP);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
 static void a_range_with_many_pieces_is_one_request(void **unused)
 {
 	enum { N = 1000 };
@@ -451,148 +243,6 @@ static void a_range_with_many_pieces_is_one_request(void **unused)
 	assert_int_equal(finish(&q, b), 0);
 	assert_memory_equal(got, want, sizeof want);
 	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void map_tells_data_from_holes(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts o = {
-		.file = in_dir(&d, "disk"), .format = "raw", .discard = true, .cache = 1};
-	static uint8_t data[65536];
-	struct block_extent x;
-	struct block *b;
-
-	make_raw(o.file, MIB(1));
-	memset(data, 1, sizeof data);
-	b = open_ok(c, o);
-	assert_int_equal(block_write(b, 131072, data, sizeof data), 0);
-	assert_int_equal(block_map(b, 0, MIB(1), &x), 0);
-	assert_int_equal(x.kind, BLOCK_ZEROES);
-	assert_int_equal(x.len, 131072);
-	assert_int_equal(block_map(b, 131072, MIB(4), &x), 0);
-	assert_int_equal(x.kind, BLOCK_DATA);
-	assert_int_equal(x.len, 65536);
-	assert_int_equal(x.host_offset, 131072);
-	assert_int_equal(block_discard(b, 131072, 65536), 0);
-	assert_int_equal(block_map(b, 0, MIB(1), &x), 0);
-	assert_int_equal(x.kind, BLOCK_ZEROES);
-	assert_int_equal(x.len, MIB(1));
-	assert_int_equal(block_map(b, MIB(1), 512, &x), -EINVAL);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void create_and_resize(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_create_opts make = {.file = in_dir(&d, "disk"), .format = "raw", .size = 1000};
-	struct block_opts o = {.file = make.file, .format = "raw"};
-	uint8_t bytes[512], zeros[512] = {0};
-	struct stat s;
-	struct err e;
-	struct block *b;
-
-	assert_int_equal(block_create(c, &make, &e), 0);
-	b = open_ok(c, o);
-	assert_int_equal(block_size(b), 1024);
-	assert_int_equal(block_resize(b, MIB(2), BLOCK_PREALLOC_FALLOC, &e), 0);
-	assert_int_equal(block_size(b), MIB(2));
-	assert_int_equal(block_read(b, MIB(2) - 512, bytes, 512), 0);
-	assert_memory_equal(bytes, zeros, 512);
-	assert_int_equal(stat(o.file, &s), 0);
-	assert_true(s.st_blocks * 512 >= (blkcnt_t)MIB(1));
-	assert_int_equal(block_resize(b, 512, BLOCK_PREALLOC_OFF, &e), 0);
-	assert_int_equal(block_size(b), 512);
-	close_ok(b);
-	/* A file that was there is made anew, unless somebody uses it. */
-	make.size = 4096;
-	assert_int_equal(block_create(c, &make, &e), 0);
-	b = open_ok(c, o);
-	assert_int_equal(block_size(b), 4096);
-	assert_int_equal(block_create(c, &make, &e), -EAGAIN);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-/* --- locks --- */
-
-static void a_second_writer_is_refused_and_readers_share(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts writer = {.file = in_dir(&d, "disk"), .format = "raw"}, reader = writer;
-	struct block *b;
-	struct err e;
-
-	reader.read_only = true;
-	make_raw(writer.file, MIB(1));
-	b = open_ok(c, writer);
-	assert_int_equal(open_result(c, writer, &e), -EAGAIN);
-	assert_non_null(strstr(e.text, "is in use"));
-	assert_int_equal(open_result(c, reader, &e), -EAGAIN);
-	reader.no_lock = true;
-	assert_int_equal(open_result(c, reader, &e), 0);
-	close_ok(b);
-	reader.no_lock = false;
-	b = open_ok(c, reader);
-	assert_int_equal(open_result(c, reader, &e), 0);
-	assert_int_equal(open_result(c, writer, &e), -EAGAIN);
-	close_ok(b);
-	assert_int_equal(open_result(c, writer, &e), 0);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-/* True: the program is there, and said no. */
-static bool qemu_io_fails(const char *arguments, const char *path)
-{
-	char command[256];
-
-	snprintf(command, sizeof command, "qemu-io -f raw %s %s >/dev/null 2>&1", arguments, path);
-	return system("command -v qemu-io >/dev/null") != 0 || system(command) != 0;
-}
-
-static void qemu_refuses_what_we_have_and_we_what_it_has(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts o = {.file = in_dir(&d, "disk"), .format = "raw"};
-	char command[320], said[128];
-	struct block *b;
-	struct err e;
-	FILE *qemu;
-
-	make_raw(o.file, MIB(1));
-	b = open_ok(c, o);
-	assert_true(qemu_io_fails("-c 'w 0 512'", o.file));
-	close_ok(b);
-	o.read_only = true;
-	b = open_ok(c, o);
-	assert_true(qemu_io_fails("-c 'w 0 512'", o.file));
-	close_ok(b);
-	o.read_only = false;
-	if (system("command -v qemu-io >/dev/null") == 0) {
-		assert_false(qemu_io_fails("-c 'w 0 512'", o.file));
-		snprintf(said, sizeof said, "%s", in_dir(&d, "said"));
-		snprintf(command, sizeof command, "qemu-io -f raw %s >%s", o.file, said);
-		qemu = popen(command, "we");
-		assert_non_null(qemu);
-		fputs("w 0 512\n", qemu);
-		fflush(qemu);
-		for (struct stat s = {0}; s.st_size == 0; usleep(1000))
-			if (stat(said, &s) < 0)
-				s.st_size = 0; /* the shell has not made it yet */
-		assert_int_equal(open_result(c, o, &e), -EAGAIN);
-		fputs("q\n", qemu);
-		assert_int_equal(pclose(qemu), 0);
-		assert_int_equal(open_result(c, o, &e), 0);
-	}
 	block_ctx_free(c);
 	remove_dir(&d);
 }
@@ -638,134 +288,7 @@ static void where_io_uring_is_forbidden_threads_do_it(void **unused)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* --- backing chains --- */
-
-static void make_overlay(struct block_ctx *c, const char *file, const char *backing)
-{
-	struct block_create_opts o = {.file = file,
-				      .format = "qcow2",
-				      .size = MIB(1),
-				      .backing_file = backing,
-				      .backing_format = backing ? "qcow2" : NULL};
-	struct err e;
-
-	if (block_create(c, &o, &e) < 0)
-		fail_msg("%s", e.text);
-}
-
-static void a_chain_that_loops_or_has_no_end_is_refused(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct err e;
-
-	make_overlay(c, in_dir(&d, "a"), "b");
-	make_overlay(c, in_dir(&d, "b"), "./a");
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "a")}, &e), -ELOOP);
-	assert_non_null(strstr(e.text, "its own backing file"));
-	make_overlay(c, in_dir(&d, "0"), NULL);
-	for (unsigned i = 1; i <= 32; i++) {
-		char below[8], name[8];
-
-		snprintf(below, sizeof below, "%u", i - 1);
-		snprintf(name, sizeof name, "%u", i);
-		make_overlay(c, in_dir(&d, name), below);
-	}
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "31")}, &e), 0);
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "32")}, &e), -ELOOP);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void a_deep_chain_is_read_to_its_end(void **unused)
-{
-	enum { N = 250, DEEP = 31 };
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	static uint8_t want[N * 512], got[N * 512];
-	static struct iovec iov[N];
-	struct request q = {
-		.req = {.op = BLOCK_READ, .len = sizeof got, .iov = iov, .iov_count = N}};
-	struct block *b;
-
-	memset(want, 9, sizeof want);
-	make_overlay(c, in_dir(&d, "0"), NULL);
-	b = open_ok(c, (struct block_opts){.file = in_dir(&d, "0")});
-	assert_int_equal(block_write(b, 0, want, sizeof want), 0);
-	close_ok(b);
-	for (unsigned i = 1; i <= DEEP; i++) {
-		char below[8], name[8];
-
-		snprintf(below, sizeof below, "%u", i - 1);
-		snprintf(name, sizeof name, "%u", i);
-		make_overlay(c, in_dir(&d, name), below);
-		/* So that each layer gives a part of it. */
-		b = open_ok(c, (struct block_opts){.file = in_dir(&d, name)});
-		if (i % 8 == 0)
-			assert_int_equal(block_write(b, 65536 + i, want, 1), 0);
-		close_ok(b);
-	}
-	for (unsigned i = 0; i < N; i++)
-		iov[i] = (struct iovec){got + i * 512, 512};
-	b = open_ok(c, (struct block_opts){.file = in_dir(&d, "31")});
-	submit(&q, b);
-	assert_int_equal(finish(&q, b), 0);
-	assert_memory_equal(got, want, sizeof want);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-static void test_protocols_are_not_reached_by_a_backing_files_name(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	char log[160];
-	struct err e;
-
-	make_overlay(c, in_dir(&d, "below"), NULL);
-	snprintf(log, sizeof log, "crashlog:%s:%s", in_dir(&d, "log"), in_dir(&d, "below"));
-	make_overlay(c, in_dir(&d, "disk"), log);
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "disk")}, &e),
-			 -ENOTSUP);
-	assert_int_equal(access(in_dir(&d, "log"), F_OK), -1);
-	make_overlay(c, in_dir(&d, "disk"), "json:{}");
-	assert_int_equal(open_result(c, (struct block_opts){.file = in_dir(&d, "disk")}, &e),
-			 -ENOTSUP);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-/* --- guessing --- */
-
-static void what_was_guessed_to_be_raw_stays_raw(void **unused)
-{
-	struct dir d = make_dir();
-	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
-	struct block_opts o = {.file = in_dir(&d, "disk")};
-	uint8_t head[1024] = "KDMV";
-	struct block *b;
-
-	make_raw(o.file, MIB(1));
-	b = open_ok(c, o);
-	assert_string_equal(block_format(b), "raw");
-	assert_int_equal(block_write(b, 0, head, sizeof head), -EPERM);
-	assert_int_equal(block_write(b, 0, head, 2), 0);
-	assert_int_equal(block_write(b, 2, head + 2, 2), -EPERM); /* in two steps */
-	assert_int_equal(block_zero(b, 0, 512, 0), 0);
-	head[0] = 'M';
-	assert_int_equal(block_write(b, 0, head, sizeof head), 0);
-	close_ok(b);
-	o.format = "raw";
-	b = open_ok(c, o);
-	head[0] = 'K';
-	assert_int_equal(block_write(b, 0, head, sizeof head), 0);
-	close_ok(b);
-	block_ctx_free(c);
-	remove_dir(&d);
-}
-
-/* --- asynchronous --- */
+/* --- many at a time, and on another thread --- */
 
 static void note_drained(void *ctx)
 {
@@ -847,20 +370,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_operations_match_a_flat_model),
-		cmocka_unit_test(a_file_that_ends_inside_a_sector_reads_as_zeros_there),
-		cmocka_unit_test(a_file_that_was_cut_gives_errors_not_zeros),
-		cmocka_unit_test(what_is_outside_of_the_disk_is_refused),
-		cmocka_unit_test(what_is_no_disk_is_refused),
 		cmocka_unit_test(a_range_with_many_pieces_is_one_request),
-		cmocka_unit_test(map_tells_data_from_holes),
-		cmocka_unit_test(create_and_resize),
-		cmocka_unit_test(a_second_writer_is_refused_and_readers_share),
-		cmocka_unit_test(qemu_refuses_what_we_have_and_we_what_it_has),
 		cmocka_unit_test(where_io_uring_is_forbidden_threads_do_it),
-		cmocka_unit_test(a_chain_that_loops_or_has_no_end_is_refused),
-		cmocka_unit_test(a_deep_chain_is_read_to_its_end),
-		cmocka_unit_test(test_protocols_are_not_reached_by_a_backing_files_name),
-		cmocka_unit_test(what_was_guessed_to_be_raw_stays_raw),
 		cmocka_unit_test(drain_waits_for_all_that_is_in_flight),
 		cmocka_unit_test(an_image_opened_on_one_thread_is_used_on_another),
 	};

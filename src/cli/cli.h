@@ -64,7 +64,8 @@ struct run_opts {
 	struct option_list disks, net, publish;
 	const char *capture;
 	int console; /* 1: virtio */
-	const char *vsock, *balloon;
+	const char *vsock, *balloon, *gdb;
+	bool gdb_wait;
 	struct option_list port;
 	/* with an image or a disk */
 	const char *user, *password, *hostname, *user_data;

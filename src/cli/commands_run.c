@@ -85,6 +85,12 @@ static const struct option run_options[] = {
 	{"debug-exit", OPT_FLAG, offsetof(struct run_opts, debug_exit), NULL,
 	 "Give the guest port 0xf4: writing a byte v there ends Holon with exit status (v << 1) | 1. "
 	 "Also a device that CPU test suites use to raise interrupt lines."},
+	{"gdb", OPT_TEXT, offsetof(struct run_opts, gdb), "WHERE[,arch=i386]",
+	 "Let GDB connect (target remote WHERE): WHERE is the path of a Unix socket that is made, or "
+	 "tcp:[ADDRESS:]PORT, by default of 127.0.0.1. The vCPUs are its threads. Whoever connects "
+	 "controls the VM. arch=i386: for a guest that never goes to 64-bit mode."},
+	{"gdb-wait", OPT_FLAG, offsetof(struct run_opts, gdb_wait), NULL,
+	 "With --gdb: hold the guest at its first instruction until GDB lets it go on."},
 	{"name", OPT_TEXT, offsetof(struct run_opts, name), "NAME",
 	 "The VM's name. An image's VM keeps its disk under it. Default: that of the image, the disk "
 	 "or the kernel."},
@@ -120,6 +126,8 @@ static int check(const void *opts, int words, char **word, struct err *e)
 	if (!o->kernel && !words && !o->firmware)
 		return err_set(e, EINVAL,
 			       "an image (debian), a disk, --kernel FILE or --firmware is missing");
+	if (o->gdb_wait && !o->gdb)
+		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
 	r = run_firmware_check(o, words, e);
 	return r < 0 ? r : run_system_check(o, words, e);
 }

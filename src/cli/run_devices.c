@@ -65,6 +65,22 @@ static int balloon(const char *text, struct machine_config *c, struct err *e)
 	return 0;
 }
 
+/* --gdb WHERE[,arch=i386] */
+static int gdb(struct run_devices *d, const char *text, struct machine_config *c, struct err *e)
+{
+	struct {
+		int arch;
+	} o = {0};
+	static const struct option table[] = {{"arch", OPT_CHOICE, 0, "x86-64|i386", ""}, {0}};
+	int r = suboptions_parse(table, text, &c->gdb, &o, &d->storage[d->n], e);
+
+	if (r < 0)
+		return err_wrap(e, "--gdb");
+	d->n++;
+	c->gdb_i386 = o.arch;
+	return 0;
+}
+
 int run_devices_config(struct run_devices *d, const struct run_opts *o, struct machine_config *c,
 		       struct err *e)
 {
@@ -72,10 +88,13 @@ int run_devices_config(struct run_devices *d, const struct run_opts *o, struct m
 
 	*d = (struct run_devices){0};
 	c->console_virtio = o->console;
+	c->gdb_wait = o->gdb_wait;
 	if (o->vsock)
 		r = vsock(d, o->vsock, c, e);
 	for (unsigned i = 0; i < o->port.n && r == 0; i++)
 		r = port(d, o->port.value[i], c, e);
+	if (r == 0 && o->gdb)
+		r = gdb(d, o->gdb, c, e);
 	if (r == 0 && o->balloon)
 		r = balloon(o->balloon, c, e);
 	return r;

@@ -5,7 +5,7 @@
 #include "machine/machine.h"
 
 struct run_devices {
-	char *storage[OPTION_LIST_MAX + 1]; /* what the config's texts point into */
+	char *storage[OPTION_LIST_MAX + 2]; /* what the config's texts point into */
 	unsigned n;
 };
 

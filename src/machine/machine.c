@@ -1,3 +1,4 @@
+#include "machine/machine_gdb.h"
 #include "machine/machine_priv.h"
 
 #include <errno.h>
@@ -116,7 +117,8 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_make_firmware(m, c, e)) < 0 ||
 	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
 		return r;
-	return machine_load_guest(m, e);
+	r = machine_load_guest(m, e);
+	return r < 0 ? r : machine_gdb_new(m, c, e);
 }
 
 int machine_new(struct machine **out, const struct machine_config *c, struct err *e)
@@ -143,6 +145,7 @@ void machine_free(struct machine *m)
 	if (!m)
 		return;
 	machine_stop_io(m);
+	machine_gdb_free(m);
 	machine_free_engine(m);
 	machine_free_virtio(m);
 	machine_free_devices(m);

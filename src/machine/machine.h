@@ -84,6 +84,9 @@ struct machine_config {
 	uint64_t balloon_bytes;        /* what the guest is asked to leave to the host */
 	const char *vsock;             /* path of the socket by which the host connects; or NULL */
 	uint64_t vsock_cid;            /* 0: the default */
+	const char *gdb;               /* where debuggers connect (gdb_socket.h); or NULL */
+	bool gdb_wait;                 /* nothing runs before one says so */
+	bool gdb_i386;                 /* the guest never goes to 64-bit mode */
 	const struct machine_net *net; /* [nets] */
 	unsigned nets;
 };
@@ -137,6 +140,7 @@ void machine_stop(struct machine *m); /* machine_run returns END_STOPPED */
 enum machine_pause {
 	MACHINE_PAUSE_ASKED = 1,    /* by people or programs */
 	MACHINE_PAUSE_NO_SPACE = 2, /* a disk waits for space on the host; the machine's own */
+	MACHINE_PAUSE_DEBUGGER = 4, /* likewise: a debugger looks at it */
 };
 void machine_pause(struct machine *m, enum machine_pause why);
 void machine_resume(struct machine *m, enum machine_pause why);

@@ -1,6 +1,7 @@
 /* Pauses: the vCPUs are parked and all that the guest can tell time by stands still. I/O
  * threads go on with what they have, so that what is under way ends, and what cannot end yet
  * (a disk without space) is tried again. Several reasons may hold at once. */
+#include "machine/machine_gdb.h"
 #include "machine/machine_priv.h"
 
 static void freeze_all(struct machine *m, bool frozen)
@@ -15,12 +16,17 @@ void machine_park_cpus(struct machine *m)
 		vcpu_thread_park(&m->cpu[i].thread);
 	for (unsigned i = 0; i < m->cpus; i++)
 		vcpu_thread_wait_parked(&m->cpu[i].thread);
+	if (m->gdb)
+		machine_gdb_disarm(m);
 }
 
 static void run_cpus(struct machine *m)
 {
+	if (m->gdb)
+		machine_gdb_arm(m);
 	for (unsigned i = 0; i < m->cpus; i++)
-		vcpu_thread_resume(&m->cpu[i].thread);
+		if (!m->gdb || !machine_gdb_holds(m, i))
+			vcpu_thread_resume(&m->cpu[i].thread);
 }
 
 void machine_run_cpus(struct machine *m)

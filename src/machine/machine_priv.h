@@ -10,6 +10,8 @@
  *   machine_firmware.c what firmware needs that starts the machine instead
  *   machine_run.c      the life cycle: run, requests, reboot, end
  *   machine_pause.c    all stands still, and goes on
+ *   machine_gdb.c      the machine as a debugger has it
+ *   gdb_socket.c       where that connects
  *   irq_router.c       interrupt wires between the two
  *   vcpu_thread.c      a vCPU's thread
  *
@@ -66,11 +68,13 @@ struct machine_cpu {
 	struct vcpu *vcpu;
 	struct lapic *lapic; /* NULL: the engine has its own */
 	struct vcpu_thread thread;
+	atomic_bool debug_stop; /* it returned with VCPU_BREAKPOINT */
 };
 
 /* Bits of machine.signals: wishes that may come from a signal handler. */
 #define SIGNAL_STOP   1u
 #define SIGNAL_BUTTON 2u
+#define SIGNAL_DEBUG  4u /* a vCPU has debug_stop set */
 
 struct machine {
 	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
@@ -122,6 +126,8 @@ struct machine {
 	struct x86_state event_state; /* written by the one who took event, if it has one */
 	struct err event_err;         /* likewise */
 	atomic_bool event_ready;      /* the two above are complete */
+
+	struct machine_gdb *gdb; /* NULL: no debugger can connect */
 
 	bool ended;      /* loop thread's own */
 	unsigned paused; /* likewise: enum machine_pause */
@@ -201,3 +207,5 @@ void machine_free_wires(struct machine *m);
 /* machine_run.c */
 WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);
 void machine_life_done(struct machine *m);
+void machine_restart(struct machine *m); /* loop thread: as if the guest had reset it */
+void machine_look(struct machine *m);    /* the loop looks whether something happened */

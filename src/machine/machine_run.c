@@ -2,6 +2,7 @@
  * as a whole. Whoever causes that (a device the guest wrote to, a vCPU's triple fault)
  * takes m->event, if nobody has yet, holds every vCPU and wakes the loop thread, which acts
  * with all of them parked: the machine ends, or starts again. */
+#include "machine/machine_gdb.h"
 #include "machine/machine_priv.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ enum machine_event {
 
 /* --- noted, on any thread --- */
 
-static void wake_loop(struct machine *m)
+void machine_look(struct machine *m)
 {
 	uint64_t one = 1;
 
@@ -43,7 +44,7 @@ static void publish_event(struct machine *m)
 	atomic_store(&m->event_ready, true);
 	for (unsigned i = 0; i < m->cpus; i++)
 		vcpu_thread_hold(&m->cpu[i].thread);
-	wake_loop(m);
+	machine_look(m);
 }
 
 static void guest_request(struct machine_port *p, enum machine_request what, uint32_t value)
@@ -68,6 +69,12 @@ static void vcpu_ended(struct vcpu_owner *o, struct vcpu_thread *t, enum vcpu_st
 		log_warn("vCPU %u halted for good: it waits with interrupts off", index);
 		return;
 	}
+	if (why == VCPU_BREAKPOINT && m->gdb) {
+		atomic_store(&m->cpu[index].debug_stop, true);
+		atomic_fetch_or(&m->signals, SIGNAL_DEBUG);
+		machine_look(m);
+		return;
+	}
 	if (!take_event(m, why == VCPU_SHUTDOWN ? EVENT_TRIPLE_FAULT : EVENT_FAILED, index))
 		return;
 	if (m->engine->store(t->vcpu, &m->event_state, &m->event_err) == 0)
@@ -88,16 +95,28 @@ static void vcpu_failed(struct vcpu_owner *o, struct vcpu_thread *t, const struc
 void machine_power_button(struct machine *m)
 {
 	atomic_fetch_or(&m->signals, SIGNAL_BUTTON);
-	wake_loop(m);
+	machine_look(m);
 }
 
 void machine_stop(struct machine *m)
 {
 	atomic_fetch_or(&m->signals, SIGNAL_STOP);
-	wake_loop(m);
+	machine_look(m);
 }
 
 /* --- done, on the loop thread --- */
+
+/* As holon run exits. */
+static uint8_t status_of(const struct machine *m)
+{
+	switch (m->result.end) {
+	case END_DEBUG_EXIT: return (uint8_t)(m->result.value << 1 | 1);
+	case END_RESET:
+	case END_TRIPLE_FAULT: return 3;
+	case END_ERROR: return 1;
+	default: return 0;
+	}
+}
 
 static void finish(struct machine *m, enum machine_end end)
 {
@@ -105,6 +124,7 @@ static void finish(struct machine *m, enum machine_end end)
 		return;
 	m->ended = true;
 	m->result.end = end;
+	machine_gdb_ended(m, status_of(m));
 	loop_stop(m->loop);
 }
 
@@ -160,6 +180,12 @@ static void reset(struct machine *m)
 	machine_run_cpus(m);
 }
 
+void machine_restart(struct machine *m)
+{
+	if (!m->ended)
+		reset(m);
+}
+
 static void act_on_event(struct machine *m)
 {
 	uint64_t event = atomic_load(&m->event);
@@ -171,6 +197,8 @@ static void act_on_event(struct machine *m)
 	case EVENT_RESET: reset(m); break;
 	case EVENT_DEBUG_EXIT: finish(m, END_DEBUG_EXIT); break;
 	case EVENT_TRIPLE_FAULT:
+		if (machine_gdb_triple_fault(m, m->result.value))
+			break;
 		m->result.state = m->event_state;
 		finish(m, END_TRIPLE_FAULT);
 		break;
@@ -191,6 +219,8 @@ static void loop_woken(struct loop_fd *f, uint32_t events)
 		finish(m, END_STOPPED);
 	else if (atomic_load(&m->event_ready))
 		act_on_event(m);
+	if (signals & SIGNAL_DEBUG && !m->ended)
+		machine_gdb_stopped(m);
 	if (signals & SIGNAL_BUTTON && !m->ended)
 		pm_power_button(m->device[DEV_PM]);
 }
@@ -232,7 +262,8 @@ int machine_run(struct machine *m, struct machine_result *result, struct err *e)
 	int r = start_threads(m, e);
 
 	if (r == 0) {
-		machine_run_cpus(m);
+		if (!m->paused) /* else they stand still already */
+			machine_run_cpus(m);
 		r = machine_start_io(m, e);
 	}
 	if (r == 0) {

@@ -5,7 +5,6 @@
  * that frame but the vCPU lives across it. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
-#include "cpu/jit/window.h"
 
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why)
 {
@@ -104,8 +103,6 @@ void jit_mode_update(struct jit_cpu *c)
 		c->mmu = MMU_USER;
 		if ((s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM))
 			mode |= MODE_ALIGN;
-		else if ((mode & MODE_CODE64) && jit_window_enter(c))
-			mode |= MODE_DIRECT;
 	} else if ((s->rflags & RFLAGS_AC) && (s->cr4 & CR4_SMAP)) {
 		mode |= MODE_AC;
 		c->mmu = MMU_KERNEL_AC;
@@ -277,10 +274,7 @@ static void run_block(struct jit_cpu *c)
 
 		j->gva = c->st.rip;
 		j->code = jit_rx(k, b->start + b->guard);
-		enum jit_leave why = (enum jit_leave)enter(c, b->start + b->guard);
-
-		c->p->step_once = why == LEAVE_STEP;
-		if (why != LEAVE_EDGE)
+		if (enter(c, b->start + b->guard) != LEAVE_EDGE)
 			return;
 		e = jit_at(k, (jit_ref)c->tmp[3]);
 		c->st.rip = e->target;
@@ -341,7 +335,6 @@ static void step(struct jit_cpu *c)
 	enter(c, b->start + b->entry_s);
 	c->p->stepping = false;
 	jit_release(c);
-	jit_window_open_lanes(c);
 	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
 	trap &= !c->no_trap;
@@ -462,7 +455,6 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 	atomic_exchange(&c->attention, 0);
 	jit_rest(c);
 	drop_written(c);
-	jit_window_sample(c);
 	if (atomic_exchange(&c->kicked, false)) {
 		*why = VCPU_KICKED;
 		return true;

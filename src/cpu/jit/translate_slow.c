@@ -36,10 +36,8 @@ void x_save_flags(struct emit *e)
 
 void x_need_slot(struct xlate *x)
 {
-	if (!(x->flags & FLAGS_SLOT) && x->live) {
+	if (!(x->flags & FLAGS_SLOT) && x->live)
 		x_save_flags(&x->hot);
-		x_forget(x, R_13);
-	}
 	x->flags |= FLAGS_SLOT;
 }
 
@@ -55,7 +53,6 @@ void x_need_host(struct xlate *x)
 
 	if (x->flags & FLAGS_HOST)
 		return;
-	x_forget(x, R_13);
 	e_mov(e, R_13, R_AX);
 	e8(e, 0x65); /* movzx eax, word gs:[flags] */
 	e8(e, 0x0f);
@@ -96,8 +93,7 @@ static void do_string(struct xlate *x, const struct insn *i)
 		return;
 	}
 	x_need_slot(x);
-	if (!x->direct || !x_direct_string(x, i, i->rule->helper, arg))
-		x_helper(x, i, i->rule->helper, arg);
+	x_helper(x, i, i->rule->helper, arg);
 }
 
 static void do_io(struct xlate *x, const struct insn *i)
@@ -445,7 +441,6 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->mmu = c->mmu;
 	x->cs = page->cs;
 	x->step = mode & MODE_STEP;
-	x->direct = (mode & MODE_DIRECT) && !x->step;
 	x->n = x->edges = x->sites = x->slows = 0;
 	x->page = page;
 	x->b = (struct jit_block){.gva = gva};
@@ -463,7 +458,6 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	for (unsigned n = 0; n < x->n; n++) {
 		x->live = x->in[n].live_in;
 		emit_one(x, &x->in[n]);
-		x_direct_after(x, &x->in[n]);
 	}
 	if (!x->done)
 		x_exit_to(x, x_next(x, &x->in[x->n - 1]));

@@ -472,8 +472,60 @@ static void control_registers(void)
 	check_eq("EFER", rdmsr(0xc0000080) & 0xd01, 0xd01);
 }
 
+/* Flag bits that the arithmetic one of n stand for: CF PF AF ZF SF OF. */
+static uint64_t flags_of(unsigned n)
+{
+	static const uint16_t bit[] = {1, 4, 0x10, 0x40, 0x80, 0x800};
+	uint64_t v = 2;
+
+	for (unsigned i = 0; i < 6; i++)
+		v |= n >> i & 1 ? bit[i] : 0;
+	return v;
+}
+
+static void pushed_flags(void)
+{
+	begin("PUSHF");
+	for (unsigned n = 0; n < 128; n++) {
+		uint64_t want = flags_of(n) | (n & 64 ? 0x400 : 0), got, carry;
+
+		__asm__ volatile(
+			"push %2; popfq; lea -64(%%rsp), %%rsp; pushfq; pop %0; stc; pushfq; "
+			"pop %1; cld; lea 64(%%rsp), %%rsp"
+			: "=&r"(got), "=&r"(carry)
+			: "r"(want)
+			: "cc", "memory");
+		check_eq("as popped", got, want);
+		check_eq("with carry", carry, want | 1);
+	}
+}
+
+static void moves(void)
+{
+	uint64_t a, b, c, d;
+
+	begin("SWAPGS and segment selectors");
+	a = rdmsr(0xc0000101);
+	wrmsr(0xc0000101, 0xffff800012340000);
+	wrmsr(0xc0000102, 0x5678);
+	__asm__ volatile("swapgs; swapgs; swapgs" ::: "memory");
+	check_eq("GS base", rdmsr(0xc0000101), 0x5678);
+	check_eq("kernel GS base", rdmsr(0xc0000102), 0xffff800012340000);
+	wrmsr(0xc0000101, a);
+	__asm__ volatile(
+		"mov $-1, %0; mov %%cs, %w0; mov $-1, %1; mov %%cs, %k1; mov $-1, %%r14;"
+		"mov %%cs, %%r14d; mov %%r14, %2; mov $-1, %%r13; mov %%cs, %%r13w; mov %%r13, %3"
+		: "=&r"(a), "=&r"(b), "=&r"(c), "=&r"(d)::"r13", "r14");
+	check_eq("16 bits", a, 0xffffffffffff0000 | CS0);
+	check_eq("32 bits", b, CS0);
+	check_eq("r14d", c, CS0);
+	check_eq("r13w", d, 0xffffffffffff0000 | CS0);
+}
+
 void run_checks(void)
 {
+	pushed_flags();
+	moves();
 	simple();
 	fpu_gone();
 	privilege();

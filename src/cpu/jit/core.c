@@ -109,11 +109,11 @@ void jit_mode_update(struct jit_cpu *c)
 	}
 	c->mode = mode;
 	c->cs = cs;
-	if (c->p->last[c->mmu].mode != mode || !same_cs(c->p->last[c->mmu].cs, cs)) {
+	if (c->tables_mode[c->mmu] != mode || !same_cs(c->p->tables_cs[c->mmu], cs)) {
 		jit_jump_clear(c, c->mmu);
 		jit_itlb_clear(c, c->mmu, true);
-		c->p->last[c->mmu].mode = mode;
-		c->p->last[c->mmu].cs = cs;
+		c->tables_mode[c->mmu] = mode;
+		c->p->tables_cs[c->mmu] = cs;
 	}
 }
 

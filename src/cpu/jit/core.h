@@ -28,10 +28,7 @@ struct jit_priv {
 	bool itlb_global[3][JIT_ITLB_SIZE];
 	uint16_t itlb_list[3][ITLB_LIST]; /* as tlb_list */
 	uint32_t itlb_filled[3];
-	struct { /* for which the jump and instruction TLBs of this MMU index hold */
-		uint32_t mode;
-		struct jit_cs cs;
-	} last[3];
+	struct jit_cs tables_cs[3];     /* as jit_cpu.tables_mode */
 	uint16_t tlb_list[3][TLB_LIST]; /* slots filled with non-global pages since a flush */
 	uint32_t tlb_filled[3];         /* > TLB_LIST: the list overflowed */
 	uint64_t tlb_large;             /* gigabytes with entries of large pages, hashed (tlb.c) */

@@ -360,6 +360,7 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 
 	c->fpu_live = false;
 	c->st = *s;
+	c->tables_mode[MMU_KERNEL_AC] = ~0u; /* SMAP may be another (write_cr4) */
 	xsave_sanitize(c);
 	jit_flags_set_arith(c, (uint32_t)s->rflags);
 	c->tsc_offset = tsc_offset_for(c, s->tsc);

@@ -132,8 +132,9 @@ struct jit_cpu {
 	struct jit_priv *p; /* core.c's own, out of translated code's reach */
 
 	/* Translated code's own; see docs/jit.md. */
-	uint64_t tmp[4];                    /* scratch within one guest instruction */
-	uint64_t host_rsp;                  /* stack pointer of jit_enter's frame */
+	uint32_t tables_mode[MMU_COUNT]; /* for which this index's jump and instruction TLBs are */
+	uint64_t tmp[4];                 /* scratch within one guest instruction */
+	uint64_t host_rsp;               /* stack pointer of jit_enter's frame */
 	uint32_t itlb_id[3][JIT_ITLB_SIZE]; /* id of the code page mapped there; 0: none */
 	struct jit_jump jump[3][JIT_JUMP_SIZE];
 	uint8_t bounce[256] __attribute__((aligned(64))); /* an operand that is not plain RAM */

@@ -205,6 +205,10 @@ void x_mov(struct xlate *x, const struct insn *i)
 		to = ZydisRegisterGetClass(i->op[0].reg.value);
 	if (i->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		from = ZydisRegisterGetClass(i->op[1].reg.value);
+	if (from == ZYDIS_REGCLASS_SEGMENT && !i->mem) {
+		x_mov_from_sreg(x, i);
+		return;
+	}
 	if (to == ZYDIS_REGCLASS_SEGMENT)
 		h = h_mov_to_sreg;
 	else if (from == ZYDIS_REGCLASS_SEGMENT)

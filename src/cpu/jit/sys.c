@@ -96,6 +96,8 @@ static void write_cr4(struct jit_cpu *c, uint64_t v)
 	if (changed & (CR4_OSXSAVE | CR4_OSFXSR))
 		jit_fpu_leave(c);
 	c->st.cr4 = v;
+	if (changed & CR4_SMAP) /* STAC in translated code looks here */
+		c->tables_mode[MMU_KERNEL_AC] = ~0u;
 	if (changed & CR4_FLUSHING)
 		jit_tlb_flush(c, true);
 	jit_mode_update(c);

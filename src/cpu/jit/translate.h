@@ -98,6 +98,10 @@ void x_call(struct xlate *x, const struct insn *i);
 void x_ret(struct xlate *x, const struct insn *i);
 void x_loop(struct xlate *x, const struct insn *i);
 
+/* --- system_slow.c --- */
+bool x_system(struct xlate *x, const struct insn *i);        /* false: it takes its helper */
+void x_mov_from_sreg(struct xlate *x, const struct insn *i); /* to a general register */
+
 /* --- flags (translate_slow.c) --- */
 void x_save_flags(struct emit *e);
 /* Afterwards the slot holds the flags, or all are dead; the host's may be clobbered. */

@@ -205,6 +205,9 @@ static void emit_one(struct xlate *x, const struct insn *i)
 		x_helper(x, i, h_ud, i->z.length);
 		break;
 	case RULE_HELPER:
+		if (x_system(x, i))
+			break;
+		__attribute__((fallthrough));
 	case RULE_INT:
 		x_need_slot(x);
 		arg = x_helper_arg(x, i, i->rule->imm);

@@ -95,6 +95,7 @@ struct engine_env {
 	uint64_t wall_epoch_ns;    /* wall clock at guest time 0, for kvmclock */
 	uint64_t code_cache_bytes; /* JIT; 0: JIT_CACHE_DEFAULT */
 	bool force;                /* KVM: run although the probe says no */
+	bool windows_at_once;      /* JIT: user code has a window from its first entry (tests) */
 	bool always_loaded; /* JIT: a load comes before each step, so it need not watch RAM */
 };
 

@@ -26,6 +26,7 @@ static int prepare(struct batch_runner *b, const struct user_case *cases, unsign
 	g->vm = calloc(1, sizeof *g->vm);
 	if (!g->vm)
 		return err_set(e, ENOMEM, "a test VM");
+	g->vm->windows = g->windows;
 	r = vm_init(g->vm, g->engine, RAM_BYTES, e);
 	if (r < 0)
 		return err_wrap(e, "make a VM on engine %s", g->engine->name);

@@ -9,6 +9,7 @@
 struct guest_runner {
 	struct batch_runner runner;
 	const struct engine *engine;
+	bool windows; /* JIT: user code through a window, from the start */
 	struct vm *vm;
 	struct longmode lm;
 };

@@ -30,6 +30,7 @@ struct run {
 	struct user_image image;
 	struct batch_runner native, *guest;
 	struct guest_runner guest_runner;
+	bool windows;
 	struct program *program;
 	struct user_case *cases;
 	struct user_end *want, *got;
@@ -119,8 +120,9 @@ static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip)
 	printf("%s", text);
 	for (int g = 0; g < 16; g++)
 		printf("\tr%d=%lx%s", g, p->start.gpr[g], g % 4 == 3 ? "\n" : "");
-	printf("\trflags=%lx; repeat: engine-programs --engine %s%s --seed %lu --case %u\n",
-	       p->start.rflags, s->engine, s->fs.compat ? " --compat" : "", s->seed, k);
+	printf("\trflags=%lx; repeat: engine-programs --engine %s%s%s --seed %lu --case %u\n",
+	       p->start.rflags, s->engine, s->fs.compat ? " --compat" : "",
+	       s->windows ? " --windows" : "", s->seed, k);
 }
 
 static int run_batch(struct run *s)
@@ -257,16 +259,16 @@ static void run_done(struct run *s)
 }
 
 static const char usage[] =
-	"usage: engine-programs [--engine jit|kvm|native] [--compat] [--seed N] [--count N]\n"
+	"usage: engine-programs [--engine jit|kvm|native] [--compat] [--windows] [--seed N] [--count N]\n"
 	"                       [--seconds N] [--case K] [--whole]\n"
 	"--count 0: until --seconds are over. --whole: a program that fails is not cut down.\n";
 
 static bool parse(struct run *s, int argc, char **argv)
 {
-	static const struct option options[] = {{"engine", 1, NULL, 'e'},  {"compat", 0, NULL, 'c'},
-						{"seed", 1, NULL, 's'},    {"count", 1, NULL, 'n'},
-						{"seconds", 1, NULL, 't'}, {"case", 1, NULL, 'k'},
-						{"whole", 0, NULL, 'w'},   {0}};
+	static const struct option options[] = {
+		{"engine", 1, NULL, 'e'}, {"compat", 0, NULL, 'c'},  {"seed", 1, NULL, 's'},
+		{"count", 1, NULL, 'n'},  {"seconds", 1, NULL, 't'}, {"case", 1, NULL, 'k'},
+		{"whole", 0, NULL, 'w'},  {"windows", 0, NULL, 'd'}, {0}};
 	int o;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -277,6 +279,7 @@ static bool parse(struct run *s, int argc, char **argv)
 		case 'n': s->count = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 't': s->seconds = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'w': s->whole = true; break;
+		case 'd': s->windows = true; break;
 		case 'k':
 			s->only = strtoll(optarg, NULL, 0);
 			s->count = (unsigned)s->only + 1;
@@ -307,6 +310,7 @@ int main(int argc, char **argv)
 		if (vm_host(engine) != VM_HOST_FIT)
 			return 77;
 		guest_runner_init(&s.guest_runner, engine);
+		s.guest_runner.windows = s.windows;
 		s.guest = &s.guest_runner.runner;
 	}
 	r = run_init(&s);

@@ -19,6 +19,7 @@
 struct suite {
 	/* options */
 	const char *engine, *filter;
+	bool windows;
 	uint64_t seed;
 	unsigned count, streams, stream_len;
 	unsigned show; /* failures to print in full per mnemonic */
@@ -62,8 +63,8 @@ static void print_failure(struct suite *s, unsigned i, const char *text)
 	printf("FAIL %s\n\tbytes", asm_text);
 	for (unsigned b = 0; b < c->len; b++)
 		printf(" %02x", c->bytes[b]);
-	printf("\n%s\trepeat: suite --engine %s%s --seed %lu", text, s->engine,
-	       s->fs.compat ? " --compat" : "", s->seed);
+	printf("\n%s\trepeat: suite --engine %s%s%s --seed %lu", text, s->engine,
+	       s->fs.compat ? " --compat" : "", s->windows ? " --windows" : "", s->seed);
 	if (s->stream)
 		printf(" --stream-case %u\n", s->k[i]);
 	else
@@ -327,7 +328,7 @@ static void suite_done(struct suite *s)
 }
 
 static const char usage[] =
-	"usage: suite [--engine jit|kvm|native] [--compat] [--filter MNEMONIC,...] [--seed N]\n"
+	"usage: suite [--engine jit|kvm|native] [--compat] [--windows] [--filter MNEMONIC,...] [--seed N]\n"
 	"             [--count N] [--streams N] [--seconds N] [--show N] [--verbose] [--case FORM:K]\n"
 	"             [--stream-case K] [--list-left-out]\n";
 
@@ -336,6 +337,7 @@ static bool parse(struct suite *s, int argc, char **argv)
 	enum {
 		ENGINE = 1,
 		COMPAT,
+		WINDOWS,
 		FILTER,
 		SEED,
 		COUNT,
@@ -349,6 +351,7 @@ static bool parse(struct suite *s, int argc, char **argv)
 	};
 	static const struct option options[] = {{"engine", 1, NULL, ENGINE},
 						{"compat", 0, NULL, COMPAT},
+						{"windows", 0, NULL, WINDOWS},
 						{"filter", 1, NULL, FILTER},
 						{"seed", 1, NULL, SEED},
 						{"count", 1, NULL, COUNT},
@@ -367,6 +370,7 @@ static bool parse(struct suite *s, int argc, char **argv)
 		switch (o) {
 		case ENGINE: s->engine = optarg; break;
 		case COMPAT: s->fs.compat = true; break;
+		case WINDOWS: s->windows = true; break;
 		case FILTER: s->filter = optarg; break;
 		case SEED: s->seed = strtoull(optarg, NULL, 0); break;
 		case COUNT: s->count = (unsigned)strtoul(optarg, NULL, 0); break;
@@ -422,6 +426,7 @@ int main(int argc, char **argv)
 		case VM_HOST_FIT: break;
 		}
 		guest_runner_init(&s.guest_runner, engine);
+		s.guest_runner.windows = s.windows;
 		s.guest = &s.guest_runner.runner;
 	}
 	r = suite_run(&s);

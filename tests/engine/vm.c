@@ -224,6 +224,7 @@ int vm_init(struct vm *vm, const struct engine *engine, uint64_t ram_bytes, stru
 				      .clock = &vm->clock.clock,
 				      .cpuid = &vm->cpuid,
 				      .apic_hz = opts.apic_hz,
+				      .windows_at_once = vm->windows,
 				      .force = true};
 	if ((r = engine->vm_new(&vm->engine_vm, &vm->env, e)) < 0 ||
 	    (r = engine->vcpu_new(&vm->vcpu, vm->engine_vm, 0, e)) < 0)

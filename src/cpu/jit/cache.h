@@ -34,6 +34,8 @@
 
 /* Where the guest's arithmetic flags are. Both may hold. */
 enum { FLAGS_HOST = 1, FLAGS_SLOT = 2 };
+/* In a site: RSI has r13 added meanwhile; RDI has r14. */
+enum { SITE_RSI = 4, SITE_RDI = 8 };
 
 /* There are tens of thousands of blocks and edges, so they refer to each other by 32 bits: an
  * offset from the arena's start, 0 for none. A block, its edges and its sites are one piece. */
@@ -55,7 +57,7 @@ struct jit_edge {
 struct jit_site {
 	uint16_t host_off;  /* of the instruction's host code, from the block's start */
 	uint16_t guest_off; /* of its first byte, from the block's gva */
-	uint8_t flags;      /* FLAGS_* when the copied instruction runs */
+	uint8_t flags;      /* FLAGS_* when the copied instruction runs; SITE_* */
 	uint8_t borrow;     /* host register saved in tmp[3] meanwhile, or R_NONE */
 };
 
@@ -122,7 +124,7 @@ struct jit_cache {
 	FILE *perfmap; /* NULL: none is wanted */
 	/* code made at start-up, kept by flushes (thunks.c) */
 	uint8_t *hot_start, *cold_start;
-	const void *enter, *out, *exit_lookup, *exit_indirect, *exit_edge, *resume;
+	const void *enter, *out, *exit_lookup, *exit_indirect, *exit_edge, *exit_step, *resume;
 	const void *miss, *bounce_in, *bounce_out, *seg_addr, *helper[HELPERS_MAX];
 };
 

@@ -5,6 +5,7 @@
  * that frame but the vCPU lives across it. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
+#include "cpu/jit/window.h"
 
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why)
 {
@@ -103,6 +104,8 @@ void jit_mode_update(struct jit_cpu *c)
 		c->mmu = MMU_USER;
 		if ((s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM))
 			mode |= MODE_ALIGN;
+		else if ((mode & MODE_CODE64) && jit_window_enter(c))
+			mode |= MODE_DIRECT;
 	} else if ((s->rflags & RFLAGS_AC) && (s->cr4 & CR4_SMAP)) {
 		mode |= MODE_AC;
 		c->mmu = MMU_KERNEL_AC;
@@ -274,7 +277,10 @@ static void run_block(struct jit_cpu *c)
 
 		j->gva = c->st.rip;
 		j->code = jit_rx(k, b->start + b->guard);
-		if (enter(c, b->start + b->guard) != LEAVE_EDGE)
+		enum jit_leave why = (enum jit_leave)enter(c, b->start + b->guard);
+
+		c->p->step_once = why == LEAVE_STEP;
+		if (why != LEAVE_EDGE)
 			return;
 		e = jit_at(k, (jit_ref)c->tmp[3]);
 		c->st.rip = e->target;
@@ -335,6 +341,7 @@ static void step(struct jit_cpu *c)
 	enter(c, b->start + b->entry_s);
 	c->p->stepping = false;
 	jit_release(c);
+	jit_window_open_lanes(c);
 	if (c->st.events.shadow == 2) /* MOV SS holds #DB back (6.8.3) */
 		return;
 	trap &= !c->no_trap;
@@ -455,6 +462,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 	atomic_exchange(&c->attention, 0);
 	jit_rest(c);
 	drop_written(c);
+	jit_window_sample(c);
 	if (atomic_exchange(&c->kicked, false)) {
 		*why = VCPU_KICKED;
 		return true;

@@ -15,6 +15,7 @@ struct jit_debug {
 	bool hit;                  /* vcpu.hit is to be reported */
 	struct engine_debug built; /* whose points the blocks were made for */
 };
+struct windows;
 
 #define TLB_LIST   1024
 #define ITLB_LIST  256
@@ -51,6 +52,7 @@ struct jit_priv {
 	gpa_t unwrite;     /* jit_tlb_unwrite this page ... */
 	uint32_t unwrites; /* ... if it is one; more: take write access from all */
 	bool flushed;      /* the code cache was thrown away */
+	struct windows *win;
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
 	bool stepping;                /* in step mode's code: operands are in the bounce buffer */

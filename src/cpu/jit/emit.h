@@ -136,6 +136,25 @@ static inline void e_modrm_base(struct emit *e, unsigned reg, unsigned base, int
 		e32(e, (uint32_t)disp);
 }
 
+/* ModRM and SIB for [base + index * 2^log2 + disp]; index may be R_NONE */
+static inline void e_modrm_mem(struct emit *e, unsigned reg, unsigned base, unsigned index,
+			       unsigned scale, int32_t disp)
+{
+	unsigned log2 = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
+	unsigned mod = disp == 0 && (base & 7) != R_BP ? 0 : fits_s8(disp) ? 1 : 2;
+
+	if (index == R_NONE) {
+		e_modrm_base(e, reg, base, disp);
+		return;
+	}
+	e8(e, mod << 6 | (reg & 7) << 3 | 4);
+	e8(e, log2 << 6 | (index & 7) << 3 | (base & 7));
+	if (mod == 1)
+		e8(e, (uint8_t)disp);
+	else if (mod == 2)
+		e32(e, (uint32_t)disp);
+}
+
 /* op reg, [base + disp] or op [base + disp], reg, as op says; with gs: when gs */
 static inline void e_op_base(struct emit *e, bool gs, bool w, uint8_t op, unsigned reg,
 			     unsigned base, int32_t disp)
@@ -165,14 +184,7 @@ static inline void e_lea(struct emit *e, bool w, unsigned dst, unsigned base, un
 		e32(e, (uint32_t)disp);
 		return;
 	}
-	unsigned mod = disp == 0 && (base & 7) != R_BP ? 0 : fits_s8(disp) ? 1 : 2;
-
-	e8(e, mod << 6 | (dst & 7) << 3 | 4);
-	e8(e, log2 << 6 | (index & 7) << 3 | (base & 7));
-	if (mod == 1)
-		e8(e, (uint8_t)disp);
-	else if (mod == 2)
-		e32(e, (uint32_t)disp);
+	e_modrm_mem(e, dst, base, index, scale, disp);
 }
 
 /* gs:[disp32], the vCPU block */

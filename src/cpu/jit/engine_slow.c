@@ -12,6 +12,7 @@
 #include "cpu/jit/core.h"
 #include "cpu/jit/gs.h"
 #include "cpu/jit/translate.h"
+#include "cpu/jit/window.h"
 
 #define SPIN_MAX_NS 50000 /* of a halted vCPU */
 
@@ -175,6 +176,7 @@ static void vcpu_free(struct vcpu *v)
 		return;
 	c = to_jit(v);
 	remove_cpu(c->vm, c);
+	jit_windows_done(c);
 	free(c->p);
 	munmap(c, sizeof *c);
 }
@@ -213,6 +215,10 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	if (c == MAP_FAILED)
 		return err_sys(e, errno, "vCPU %u", index);
 	c->p = calloc(1, sizeof *c->p);
+	if (c->p && !(c->p->win = calloc(1, sizeof *c->p->win))) {
+		free(c->p);
+		c->p = NULL;
+	}
 	if (!c->p) {
 		munmap(c, sizeof *c);
 		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
@@ -225,6 +231,7 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	c->env = &vm->env;
 	c->vcpu = (struct vcpu){.engine = &engine_jit, .vm = base, .index = index};
 	cpuid_query(vm->env.cpuid, &none, index, 0x80000008, 0, leaf);
+	c->p->win->at_once = vm->env.windows_at_once;
 	c->phys_bits = (uint8_t)(leaf[0] ? leaf[0] & 0xff : 36);
 	cpuid_query(vm->env.cpuid, &none, index, 0x80000001, 0, leaf);
 	c->gib_pages = leaf[3] >> 26 & 1;
@@ -434,6 +441,7 @@ static int set_debug(struct vcpu *v, const struct engine_debug *d, struct err *e
 	to->want = *d;
 	to->watches = watches;
 	to->on = d->points || d->step;
+	jit_mode_update(to_jit(v)); /* watched memory is not for windows */
 	to->hit = false;
 	vm->debug = false;
 	for (unsigned i = 0; i < vm->cpus; i++)

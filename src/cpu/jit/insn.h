@@ -68,13 +68,19 @@ void jit_isa_init(bool *isa_ok, const struct cpuid_table *t);
 enum insn_gate { GATE_OK, GATE_UD, GATE_NM };
 enum insn_gate jit_gate(const ZydisDecodedInstruction *z, const bool *isa_ok, uint32_t mode);
 
-/* Emits i with its registers renamed. mem_base: host register that holds the memory operand's
- * host address, or R_NONE. Loads and stores guest registers that live in jit_cpu around it;
- * uses r13 as scratch, and r14 when mem_base is R_NONE; leaves flags to the instruction alone.
- * *at: where the instruction itself starts. *borrowed: a host register whose guest value is in
- * tmp[3] while it runs, or R_NONE. */
-void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_t **at,
-		 uint8_t *borrowed);
+/* A memory operand as translated code addresses it: [base + index + disp]. */
+struct host_mem {
+	uint8_t base, index; /* host registers; index may be R_NONE, and base, which means none */
+	int32_t disp;
+};
+
+/* Emits i with its registers renamed. m: its memory operand; base R_NONE: it has none. Loads and
+ * stores guest registers that live in jit_cpu around it; uses as scratch what of r13 and r14 m does
+ * not name; leaves flags to the instruction alone. *at: where the instruction itself starts.
+ * *borrowed: a host register whose guest value is in tmp[3] while it runs, or R_NONE. Returns
+ * which host registers it used as scratch (bit n: register n). */
+uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
+		     uint8_t *borrowed);
 
 static inline unsigned insn_gpr(ZydisRegister r) /* hardware number of a GPR of any width */
 {

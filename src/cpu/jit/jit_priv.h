@@ -64,6 +64,7 @@ struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's 
 #define MODE_EM      0x4000u  /* CR0.EM: MMX is #UD */
 #define MODE_NOWAIT  0x8000u  /* CR0.TS and MP: WAIT is #NM */
 #define MODE_LA57    0x10000u /* canonical addresses have 57 bits */
+#define MODE_DIRECT  0x20000u /* memory through the address space's window (window.h) */
 
 /* Instruction TLB: a guest-virtual code page maps to slot (gva >> 12) % size. Each pair of
  * (gva page, gpa page, mode) that ever ran has an id; the guard at a block's entry compares
@@ -89,6 +90,8 @@ static inline unsigned jit_jump_slot(uint64_t gva)
 struct jit_cs {
 	uint32_t base, limit;
 };
+
+#define LANES 32 /* of guest user addresses, gva >> 42 (window.h) */
 
 struct jit_vm;
 
@@ -138,6 +141,9 @@ struct jit_cpu {
 	uint32_t itlb_id[3][JIT_ITLB_SIZE]; /* id of the code page mapped there; 0: none */
 	struct jit_jump jump[3][JIT_JUMP_SIZE];
 	uint8_t bounce[256] __attribute__((aligned(64))); /* an operand that is not plain RAM */
+
+	/* Of the current window, host minus guest address, by lane (window.h). */
+	uint64_t delta[LANES];
 };
 
 /* --- flags: six arithmetic bits in jc->flags, the rest in st.rflags (whose arithmetic

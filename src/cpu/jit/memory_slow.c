@@ -31,6 +31,7 @@ void x_store_rip(struct xlate *x, struct emit *e, const struct insn *i)
 
 void x_get(struct xlate *x, unsigned host, unsigned guest)
 {
+	x_forget(x, host);
 	if (jit_host_reg[guest] == R_NONE)
 		e_load(&x->hot, host, OFF_GPR(guest));
 	else
@@ -51,6 +52,7 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 	int64_t disp = (op->mem.disp.has_displacement ? op->mem.disp.value : 0) + extra;
 	unsigned width = i->z.address_width, base = R_NONE, index = R_NONE;
 
+	x_forget_all(x);
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
 		uint64_t ea = x_next(x, i) + (uint64_t)disp;
 
@@ -103,6 +105,12 @@ void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t acce
 	uint32_t site = size | access | (uint32_t)x->mmu << SITE_MMU_SHIFT;
 	int32_t tag = write ? ROW(x->mmu, tag_write) : ROW(x->mmu, tag_read);
 
+	x->at_insn = i;
+	if (x->direct) {
+		x_direct_check(x, i, access);
+		return;
+	}
+	x->at = (struct host_mem){R_14, R_NONE, 0};
 	if (x->step) {
 		x_store_rip(x, e, i);
 		e_mov_imm(e, R_13, site);
@@ -128,6 +136,10 @@ void x_slow_paths(struct xlate *x)
 	struct emit *e = &x->cold;
 
 	for (struct slow_path *s = x->slow; s < x->slow + x->slows; s++) {
+		if (s->direct) {
+			x_direct_slow_path(x, s);
+			continue;
+		}
 		e_patch(s->jump, e->p);
 		e_op_base(e, true, true, 0x03, R_14, R_13, (int32_t)s->tag);
 		x_store_rip(x, e, s->i);
@@ -207,7 +219,7 @@ static bool waits_for_x87(const struct insn *i)
 }
 
 /* Cache-line instructions check the byte they name, wherever the line ends. */
-static unsigned access_size(const struct insn *i, const ZydisDecodedOperand *op)
+unsigned x_access_size(const struct insn *i, const ZydisDecodedOperand *op)
 {
 	switch (i->z.mnemonic) {
 	case ZYDIS_MNEMONIC_CLFLUSH:
@@ -226,7 +238,7 @@ void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op,
 	   int extra)
 {
 	enum x86_sreg seg = x_seg(op);
-	unsigned size = access_size(i, op);
+	unsigned size = x_access_size(i, op);
 
 	if (seg == X86_SS)
 		access |= SITE_STACK;
@@ -246,6 +258,10 @@ void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, u
 	struct emit *e = &x->hot;
 	bool wide = x_code64(x);
 
+	if (x->direct) {
+		x_direct_stack(x, i, offset);
+		return;
+	}
 	if (offset || !wide)
 		e_lea(e, wide, R_14, R_15, R_NONE, 1, offset);
 	else

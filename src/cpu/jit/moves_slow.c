@@ -22,29 +22,41 @@ void x_put(struct xlate *x, unsigned guest, unsigned host, unsigned size)
 	e_rr(e, size == 8, 0x89, to, host);
 }
 
-void x_load(struct xlate *x, unsigned host, unsigned size)
+/* An instruction on [at], which may trap in a direct block. */
+static void op_at(struct xlate *x, bool w, unsigned opcode, unsigned reg)
 {
 	struct emit *e = &x->hot;
+	const struct host_mem *m = &x->at;
 
-	if (size >= 4) {
-		e_op_base(e, false, size == 8, 0x8b, host, R_14, 0);
-		return;
-	}
-	e_rex(e, false, host, 0, R_14); /* movzx host, byte or word [r14] */
-	e8(e, 0x0f);
-	e8(e, size == 1 ? 0xb6 : 0xb7);
-	e_modrm_base(e, host, R_14, 0);
+	e_rex(e, w, reg, m->index == R_NONE ? 0 : m->index, m->base);
+	if (opcode > 0xff)
+		e8(e, (uint8_t)(opcode >> 8));
+	e8(e, (uint8_t)opcode);
+	e_modrm_mem(e, reg, m->base, m->index, 1, m->disp);
+}
+
+static void trap_at(struct xlate *x)
+{
+	if (x->direct)
+		x_site(x, x->at_insn, x->hot.p, R_NONE);
+}
+
+void x_load(struct xlate *x, unsigned host, unsigned size)
+{
+	x_forget(x, host);
+	trap_at(x);
+	if (size >= 4)
+		op_at(x, size == 8, 0x8b, host);
+	else /* movzx */
+		op_at(x, false, size == 1 ? 0x0fb6 : 0x0fb7, host);
 }
 
 void x_store(struct xlate *x, unsigned host, unsigned size)
 {
-	struct emit *e = &x->hot;
-
+	trap_at(x);
 	if (size == 2)
-		e8(e, 0x66);
-	if (size == 1 && host >= R_SP && host <= R_DI)
-		e8(e, 0x41); /* not reached: only r13 holds bytes */
-	e_op_base(e, false, size == 8, size == 1 ? 0x88 : 0x89, host, R_14, 0);
+		e8(&x->hot, 0x66);
+	op_at(x, size == 8, size == 1 ? 0x88 : 0x89, host); /* a byte is in r13 */
 }
 
 /* mov word/dword/qword [r14], imm (sign-extended) */
@@ -53,13 +65,15 @@ static void store_imm(struct xlate *x, int64_t v, unsigned size)
 	struct emit *e = &x->hot;
 
 	if (size == 8 && !fits_s32((uint64_t)v)) {
+		x_forget(x, R_13);
 		e_mov_imm(e, R_13, (uint64_t)v);
 		x_store(x, R_13, 8);
 		return;
 	}
+	trap_at(x);
 	if (size == 2)
 		e8(e, 0x66);
-	e_op_base(e, false, size == 8, 0xc7, 0, R_14, 0);
+	op_at(x, size == 8, 0xc7, 0);
 	if (size == 2)
 		e16(e, (uint16_t)v);
 	else
@@ -113,6 +127,7 @@ void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg
 	x_store_rip(x, e, i);
 	e_mov_imm(e, R_14, arg);
 	x_clobber(x);
+	x_forget_all(x);
 	if (kind == HELPER_PLAIN) {
 		e_call_to(e, to);
 	} else {
@@ -146,28 +161,49 @@ static bool can_trap(const struct insn *i)
 	}
 }
 
+/* Needs scratch registers, when its operand may have taken both: it names R13 to R15. */
+static bool names_unmapped(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++)
+		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    insn_is_gpr(i->op[n].reg.value) && !insn_is_high_byte(i->op[n].reg.value) &&
+		    jit_host_reg[insn_gpr(i->op[n].reg.value)] == R_NONE)
+			return true;
+	return false;
+}
+
 void x_copy(struct xlate *x, const struct insn *i)
 {
 	uint8_t *at, borrowed;
 	uint32_t access = 0;
+	uint16_t scratch;
+	bool needs_host = x_wants_host(i);
 
 	if (i->mem) {
 		if (i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			access |= SITE_WRITE;
 		if (i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
 			access |= SITE_READ;
-		x_need_slot(x);
-		x_mem(x, i, i->mem, access ? access : SITE_READ, 0);
-		x_clobber(x);
+		if (x->direct) {
+			x_direct_mem(x, i, i->mem, x_access_size(i, i->mem));
+			if (names_unmapped(i) || (needs_host && !(x->flags & FLAGS_HOST)))
+				x_direct_collapse(x);
+		} else {
+			x_need_slot(x);
+			x_mem(x, i, i->mem, access ? access : SITE_READ, 0);
+			x_clobber(x);
+		}
 	}
-	if (x_wants_host(i))
+	if (needs_host)
 		x_need_host(x);
-	jit_rewrite(&x->hot, i, i->mem ? R_14 : R_NONE, &at, &borrowed);
-	if (can_trap(i))
-		x->site[x->sites++] = (struct jit_site){.host_off = (uint16_t)(at - x->b.start),
-							.borrow = borrowed,
-							.flags = x->flags,
-							.guest_off = (uint16_t)(i->gva - x->b.gva)};
+	scratch = jit_rewrite(&x->hot, i, i->mem ? x->at : (struct host_mem){R_NONE, R_NONE, 0},
+			      &at, &borrowed);
+	if (scratch & BIT(R_13))
+		x_forget(x, R_13);
+	if (scratch & BIT(R_14))
+		x_forget(x, R_14);
+	if (can_trap(i) || (x->direct && i->mem))
+		x_site(x, i, at, borrowed);
 	if (i->touches)
 		x->flags = FLAGS_HOST;
 	if (access & SITE_WRITE)
@@ -188,10 +224,10 @@ static void mov_moffs(struct xlate *x, const struct insn *i)
 	x_linear(x, i, x_seg(i->mem), size, store ? SITE_WRITE : SITE_READ);
 	x_check(x, i, size, store ? SITE_WRITE : SITE_READ);
 	x_clobber(x);
+	trap_at(x);
 	if (size == 2)
 		e8(e, 0x66);
-	e_op_base(e, false, size == 8, (uint8_t)((store ? 0x88 : 0x8a) | (size > 1)), R_AX, R_14,
-		  0);
+	op_at(x, size == 8, (store ? 0x88u : 0x8au) | (size > 1), R_AX);
 	if (store)
 		x_written(x);
 }
@@ -238,21 +274,25 @@ void x_push(struct xlate *x, const struct insn *i)
 {
 	const ZydisDecodedOperand *op = &i->op[0];
 	unsigned size = i->z.operand_width / 8u;
+	bool plain = x->direct && op->type != ZYDIS_OPERAND_TYPE_MEMORY;
 
-	x_need_slot(x);
 	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && !insn_is_gpr(op->reg.value)) {
+		x_need_slot(x);
 		uint64_t arg = x_helper_arg(x, i, 0);
 
 		x_helper(x, i, h_push_sreg, arg);
 		return;
 	}
+	if (!plain)
+		x_need_slot(x);
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		x_mem(x, i, op, SITE_READ, 0);
 		x_load(x, R_13, size);
 		e_store(&x->hot, OFF(tmp[0]), R_13);
 	}
 	x_stack(x, i, -(int)size, size, SITE_WRITE);
-	x_clobber(x);
+	if (!plain)
+		x_clobber(x);
 	if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		store_imm(x, op->imm.value.s, size);
 	} else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
@@ -275,16 +315,26 @@ void x_pop(struct xlate *x, const struct insn *i)
 {
 	const ZydisDecodedOperand *op = &i->op[0];
 	unsigned size = i->z.operand_width / 8u;
+	bool plain = x->direct && op->type != ZYDIS_OPERAND_TYPE_MEMORY, to_gpr;
 
-	x_need_slot(x);
 	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && !insn_is_gpr(op->reg.value)) {
+		x_need_slot(x);
 		uint64_t arg = x_helper_arg(x, i, 0);
 
 		x_helper(x, i, h_pop_sreg, arg);
 		return;
 	}
+	if (!plain)
+		x_need_slot(x);
 	x_stack(x, i, 0, size, SITE_READ);
-	x_clobber(x);
+	if (!plain)
+		x_clobber(x);
+	to_gpr = op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_gpr(op->reg.value) != X86_RSP;
+	if (to_gpr && size == 8 && jit_host_reg[insn_gpr(op->reg.value)] != R_NONE) {
+		x_load(x, jit_host_reg[insn_gpr(op->reg.value)], size);
+		x_stack_move(x, (int)size);
+		return;
+	}
 	x_load(x, R_13, size);
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		bool from_sp =
@@ -358,7 +408,8 @@ void x_xlat(struct xlate *x, const struct insn *i)
 	x_linear(x, i, x_seg(op), 1, SITE_READ);
 	x_check(x, i, 1, SITE_READ);
 	x_clobber(x);
-	e_op_base(e, false, false, 0x8a, R_AX, R_14, 0);
+	trap_at(x);
+	op_at(x, false, 0x8a, R_AX);
 }
 
 void x_leave(struct xlate *x, const struct insn *i)
@@ -377,10 +428,13 @@ void x_leave(struct xlate *x, const struct insn *i)
 	x_linear(x, i, X86_SS, size, SITE_READ | SITE_STACK);
 	x_check(x, i, size, SITE_READ | SITE_STACK);
 	x_clobber(x);
+	if (x->direct) /* which may fault here; else r13 and r14 are needed */
+		x_load(x, R_13, size);
 	e_lea(e, wide, narrow ? R_13 : R_15, R_BP, R_NONE, 1, (int)size);
 	if (narrow)
 		x_put(x, X86_RSP, R_13, 2);
-	x_load(x, R_13, size);
+	if (!x->direct)
+		x_load(x, R_13, size);
 	x_put(x, X86_RBP, R_13, size);
 }
 
@@ -431,6 +485,7 @@ void x_bt(struct xlate *x, const struct insn *i)
 	if (x_wants_host(i))
 		x_need_host(x);
 	e_load32(e, R_13, OFF(tmp[1]));
+	trap_at(x);
 	if (i->z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
 		e8(e, 0xf0);
 	ext = i->z.mnemonic == ZYDIS_MNEMONIC_BT    ? opcode_ext[0]

@@ -19,7 +19,7 @@ struct stand_in {
 struct rewrite {
 	struct emit *e;
 	const struct insn *i;
-	unsigned base;                 /* of the memory operand, or R_NONE */
+	struct host_mem mem;           /* base R_NONE: no memory operand */
 	uint8_t reg, rm, vvvv, opcode; /* register numbers for these fields, or KEEP */
 	bool high_byte;                /* AH..BH: no REX prefix possible */
 	struct stand_in in[4];
@@ -50,7 +50,7 @@ static uint8_t scratch_reg(struct rewrite *w)
 			w->used |= (uint16_t)BIT(R_13);
 			return R_13;
 		}
-		if (w->base == R_NONE && !(w->used & BIT(R_14))) {
+		if (!(w->used & BIT(R_14))) {
 			w->used |= (uint16_t)BIT(R_14);
 			return R_14;
 		}
@@ -136,6 +136,30 @@ static void put_vzero32(struct emit *e, bool all)
 	}
 }
 
+static unsigned index_field(const struct rewrite *w)
+{
+	return w->mem.index == R_NONE ? 0 : w->mem.index;
+}
+
+/* ModRM, SIB and displacement. EVEX has displacements of 8 bits in units of its own. */
+static void put_mem(struct rewrite *w, unsigned reg)
+{
+	const struct host_mem *m = &w->mem;
+	bool evex = w->i->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+	bool sib = m->index != R_NONE || (m->base & 7) == R_SP;
+	unsigned mod = m->disp == 0 && (m->base & 7) != R_BP ? 0
+		       : fits_s8(m->disp) && !evex           ? 1
+							     : 2;
+
+	e8(w->e, (uint8_t)(mod << 6 | reg << 3 | (sib ? 4u : m->base & 7u)));
+	if (sib)
+		e8(w->e, (uint8_t)((m->index == R_NONE ? 4u : m->index & 7u) << 3 | (m->base & 7)));
+	if (mod == 1)
+		e8(w->e, (uint8_t)m->disp);
+	else if (mod == 2)
+		e32(w->e, (uint32_t)m->disp);
+}
+
 /* ModRM, and everything after the address bytes of the original: immediates. */
 static void put_modrm_tail(struct rewrite *w)
 {
@@ -143,8 +167,8 @@ static void put_modrm_tail(struct rewrite *w)
 	unsigned reg = w->reg == KEEP ? z->raw.modrm.reg : w->reg & 7;
 	unsigned tail = z->raw.modrm.offset + 1u;
 
-	if (w->base != R_NONE)
-		e8(w->e, (uint8_t)(reg << 3 | (w->base & 7)));
+	if (w->mem.base != R_NONE)
+		put_mem(w, reg);
 	else
 		e8(w->e,
 		   (uint8_t)(0xc0 | reg << 3 | (w->rm == KEEP ? z->raw.modrm.rm : w->rm & 7)));
@@ -229,14 +253,14 @@ static void put_legacy(struct rewrite *w)
 		    ((v == 0x66 && is_code16(z)) || !is_prefix_repeated(z, n)))
 			e8(w->e, v);
 	}
-	r = w->reg != KEEP ? w->reg >> 3 : had_rex ? z->raw.rex.R : 0u;
+	r = w->reg != KEEP ? w->reg >> 3u : had_rex ? z->raw.rex.R : 0u;
 	if (w->opcode != KEEP)
 		b = w->opcode >> 3;
-	else if (w->base != R_NONE)
-		b = w->base >> 3;
+	else if (w->mem.base != R_NONE)
+		b = w->mem.base >> 3;
 	else
 		b = w->rm != KEEP ? w->rm >> 3 : had_rex ? z->raw.rex.B : 0u;
-	rex |= r << 2 | b;
+	rex |= r << 2 | b | index_field(w) >> 3 << 1;
 	if (rex && !w->high_byte)
 		e8(w->e, (uint8_t)(rex | 0x40));
 
@@ -300,8 +324,8 @@ static void put_vex(struct rewrite *w)
 	}
 	if (w->reg != KEEP)
 		b1 = inverted_bit(b1, 7, w->reg);
-	if (w->base != R_NONE)
-		b1 = inverted_bit(b1 | 0x40, 5, w->base);
+	if (w->mem.base != R_NONE)
+		b1 = inverted_bit(inverted_bit(b1, 6, index_field(w)), 5, w->mem.base);
 	else if (w->rm != KEEP)
 		b1 = inverted_bit(b1 | 0x40, 5, w->rm);
 	if (w->vvvv != KEEP)
@@ -324,8 +348,8 @@ static void put_evex(struct rewrite *w)
 
 	if (w->reg != KEEP)
 		p0 = inverted_bit(p0 | 0x10, 7, w->reg);
-	if (w->base != R_NONE)
-		p0 = inverted_bit(p0 | 0x40, 5, w->base);
+	if (w->mem.base != R_NONE)
+		p0 = inverted_bit(inverted_bit(p0, 6, index_field(w)), 5, w->mem.base);
 	else if (w->rm != KEEP)
 		p0 = inverted_bit(p0 | 0x40, 5, w->rm);
 	e8(w->e, 0x62);
@@ -336,26 +360,32 @@ static void put_evex(struct rewrite *w)
 	put_modrm_tail(w);
 }
 
-void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_t **at,
-		 uint8_t *borrowed)
+uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
+		     uint8_t *borrowed)
 {
-	struct rewrite w = {.e = e,
-			    .i = i,
-			    .base = mem_base,
-			    .reg = KEEP,
-			    .rm = KEEP,
-			    .vvvv = KEEP,
-			    .opcode = KEEP};
-	unsigned base = mem_base;
+	struct rewrite w = {
+		.e = e, .i = i, .mem = m, .reg = KEEP, .rm = KEEP, .vvvv = KEEP, .opcode = KEEP};
+	bool move_base;
+	unsigned base = R_NONE;
+	uint16_t scratch = 0;
 
+	if (m.base != R_NONE)
+		w.used |= (uint16_t)BIT(m.base);
+	if (m.base != R_NONE && m.index != R_NONE)
+		w.used |= (uint16_t)BIT(m.index);
 	map_operands(&w);
-	if (w.high_byte && mem_base != R_NONE)
+	move_base = w.high_byte && m.base != R_NONE;
+	if (move_base)
 		base = borrow_reg(&w);
 	for (unsigned n = 0; n < w.borrows; n++)
 		e_store(e, OFF_TMP(3 - n), w.borrow[n]);
-	if (base != mem_base)
-		e_mov(e, base, mem_base);
-	w.base = base;
+	if (move_base) {
+		if (m.index == R_NONE && m.disp == 0)
+			e_mov(e, base, m.base);
+		else
+			e_lea(e, true, base, m.base, m.index, 1, m.disp);
+		w.mem = (struct host_mem){(uint8_t)base, R_NONE, 0};
+	}
 	for (unsigned n = 0; n < w.ins; n++) {
 		if (!w.in[n].load)
 			continue;
@@ -388,4 +418,7 @@ void jit_rewrite(struct emit *e, const struct insn *i, unsigned mem_base, uint8_
 	}
 	for (unsigned n = 0; n < w.borrows; n++)
 		e_load(e, w.borrow[n], OFF_TMP(3 - n));
+	for (unsigned n = 0; n < w.ins; n++)
+		scratch |= (uint16_t)BIT(w.in[n].host);
+	return scratch;
 }

@@ -11,6 +11,7 @@
 
 #include "cpu/jit/core.h"
 #include "cpu/jit/insn.h"
+#include "cpu/jit/window.h"
 
 __thread struct jit_cpu *jit_current;
 
@@ -23,6 +24,11 @@ static const int host_gregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, 
 static noreturn void raise_pending(void)
 {
 	jit_leave(jit_current, LEAVE_RAISE);
+}
+
+static noreturn void step_pending(void)
+{
+	jit_leave(jit_current, LEAVE_STEP);
 }
 
 static const struct jit_site *site_at(const struct jit_block *b, uint32_t off)
@@ -48,6 +54,34 @@ static bool exception_for(int sig, unsigned long trap, struct jit_exception *x)
 	}
 }
 
+static bool is_direct(const struct jit_cpu *c, const struct jit_block *b)
+{
+	const struct jit_page *p = jit_at(&c->vm->cache, b->page);
+
+	return (p->mode & (MODE_DIRECT | MODE_STEP)) == MODE_DIRECT;
+}
+
+/* A fault of an address in a direct block: the window may lack the page. *step: else it is up to
+ * step mode to see what the guest's access does. */
+static bool window_fault(struct jit_cpu *c, int sig, const greg_t *r, bool *step)
+{
+	*step = true;
+	switch ((unsigned long)r[REG_TRAPNO]) {
+	case X86_PF:
+		if (sig != SIGSEGV)
+			return false;
+		switch (jit_window_fault(c, (uint64_t)r[REG_CR2], r[REG_ERR] & PF_W,
+					 (const void *)r[REG_RIP])) {
+		case 1: *step = false; return true;
+		case 0: return true;
+		default: return false;
+		}
+	case X86_GP: /* of a lane that is not open; or misaligned, which is found out again */
+	case X86_SS_FAULT: return sig == SIGSEGV || sig == SIGBUS;
+	default: return false;
+	}
+}
+
 static bool to_guest(int sig, ucontext_t *u)
 {
 	struct jit_cpu *c = jit_current;
@@ -56,25 +90,39 @@ static bool to_guest(int sig, ucontext_t *u)
 	struct jit_exception x;
 	struct jit_block *b;
 	const uint8_t *pc = (const uint8_t *)r[REG_RIP];
+	bool step = false;
 
-	if (!c || !exception_for(sig, (unsigned long)r[REG_TRAPNO], &x))
+	if (!c)
 		return false;
 	b = jit_cache_find(&c->vm->cache, pc);
 	s = b ? site_at(b, (uint32_t)(pc - (const uint8_t *)jit_rx(&c->vm->cache, b->start)))
 	      : NULL;
 	if (!s)
 		return false;
+	if (is_direct(c, b) && window_fault(c, sig, r, &step)) {
+		if (!step)
+			return true;
+	} else {
+		step = false;
+		if (!exception_for(sig, (unsigned long)r[REG_TRAPNO], &x))
+			return false;
+	}
 	for (unsigned g = 0; g < 16; g++) {
 		unsigned h = jit_host_reg[g];
 
 		if (h != R_NONE)
 			c->st.gpr[g] = h == s->borrow ? c->tmp[3] : (uint64_t)r[host_gregs[h]];
 	}
+	if (s->flags & SITE_RSI)
+		c->st.gpr[X86_RSI] -= (uint64_t)r[REG_R13];
+	if (s->flags & SITE_RDI)
+		c->st.gpr[X86_RDI] -= (uint64_t)r[REG_R14];
 	if (!(s->flags & FLAGS_SLOT))
 		jit_flags_set_arith(c, (uint32_t)r[REG_EFL]);
 	c->st.rip = jit_page_rip(jit_at(&c->vm->cache, b->page), b->gva) + s->guest_off;
-	c->exc = x;
-	r[REG_RIP] = (greg_t)raise_pending;
+	if (!step)
+		c->exc = x;
+	r[REG_RIP] = (greg_t)(step ? step_pending : raise_pending);
 	r[REG_RSP] = (greg_t)(c->host_rsp - 8); /* as after a call */
 	return true;
 }

@@ -6,6 +6,7 @@
  * raised every fault the access can raise; jit_bounce_out writes it back. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
+#include "cpu/jit/window.h"
 
 /* kinds: bit n for R/W field n (17.2.4) */
 static void touch(struct jit_cpu *c, uint64_t addr, unsigned size, unsigned kinds)
@@ -78,6 +79,7 @@ uint8_t *jit_bounce_in(struct jit_cpu *c, uint64_t gva, uint32_t site)
 	if ((c->mode & MODE_ALIGN) && (site & SITE_X87) && jit_x87_pending(c))
 		jit_raise(c, X86_MF);
 	jit_check_aligned(c, m, gva, size);
+	jit_window_want(c, gva);
 	if (site & SITE_WRITE)
 		jit_probe(c, m, gva, size, ACC_WRITE);
 	/* An x87 store with an unmasked exception leaves its operand as it was. */

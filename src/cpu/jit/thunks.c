@@ -106,6 +106,10 @@ static void make_exits(struct jit_cache *k, struct emit *e)
 	store_guest(e);
 	leave(k, e, LEAVE_LOOKUP);
 
+	k->exit_step = here(k, e); /* st.rip is set */
+	store_guest(e);
+	leave(k, e, LEAVE_STEP);
+
 	k->exit_edge = here(k, e); /* r14: the edge */
 	e_store(e, OFF(tmp[3]), R_14);
 	store_guest(e);

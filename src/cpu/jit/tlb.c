@@ -4,6 +4,7 @@
  * here and kills the blocks it hits. MMIO never gets a tag at all. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
+#include "cpu/jit/window.h"
 
 /* A tag that no address of this slot can hit: non-canonical, and of another slot. */
 static uint64_t no_tag(unsigned slot)
@@ -95,6 +96,7 @@ void jit_tlb_flush(struct jit_cpu *c, bool global_too)
 	}
 	if (global_too)
 		p->tlb_large = 0;
+	jit_window_flushed(c, global_too);
 }
 
 /* A large page may fill many slots with its parts. Which gigabytes have any is remembered, in
@@ -123,6 +125,7 @@ void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 		entry_clear(c, m, (gva >> 12) & (JIT_TLB_SIZE - 1));
 		c->itlb_id[m][(gva >> 12) % JIT_ITLB_SIZE] = 0;
 	}
+	jit_window_flushed_page(c, gva);
 }
 
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
@@ -130,6 +133,7 @@ void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
 	uint64_t *written = c->p->tlb_written;
 
 	gpa &= ~0xfffull;
+	jit_window_unwrite(c, gpa);
 	if (!(written[page_hash(gpa) / 64] & BIT(page_hash(gpa) % 64)))
 		return;
 	jit_zero(written, sizeof c->p->tlb_written);
@@ -151,6 +155,7 @@ void jit_tlb_unwrite_all(struct jit_cpu *c)
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
 		for (enum jit_mmu m = 0; m < 3; m++)
 			c->tlb[i].e[m].tag_write = no_tag(i);
+	jit_window_unwrite(c, WINDOW_ALL);
 }
 
 static noreturn void raise_address(struct jit_cpu *c, bool stack)

@@ -16,6 +16,15 @@ struct slow_path { /* an access whose TLB check failed */
 	uint8_t *jump, *back;
 	const struct insn *i;
 	uint32_t site, tag; /* tag: displacement of the entry's tag off r13 */
+	bool direct;        /* instead: its lane is another than the guess, */
+	uint8_t reg;        /* and in this register */
+};
+
+/* In a direct block: r13 or r14 is the delta of guest register reg, which moved since. */
+struct x_held {
+	bool valid;
+	uint8_t reg;
+	int32_t moved;
 };
 
 struct xlate {
@@ -26,6 +35,10 @@ struct xlate {
 	enum jit_mmu mmu;
 	struct jit_cs cs;
 	bool step;
+	bool direct;        /* memory through the window (direct_slow.c) */
+	struct host_mem at; /* where x_check found the operand */
+	const struct insn *at_insn;
+	struct x_held held[2]; /* r13, r14 */
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
 	bool done;     /* control does not fall out of the last instruction */
@@ -42,7 +55,7 @@ struct xlate {
 	struct jit_block b; /* as it will be in the arena */
 	struct jit_edge edge[EDGE_MAX];
 	unsigned edges;
-	struct jit_site site[BLOCK_INSNS];
+	struct jit_site site[BLOCK_INSNS * 3];
 	unsigned sites;
 	struct slow_path slow[BLOCK_INSNS * 3];
 	unsigned slows;
@@ -119,21 +132,41 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 /* r14 = linear address of the effective address in r14. */
 void x_linear(struct xlate *x, const struct insn *i, enum x86_sreg seg, unsigned size,
 	      uint32_t access);
-/* r14 = host address of the linear address in r14, checked for access (SITE_READ|SITE_WRITE|
+/* at, r14 = host address of the linear address in r14, checked for access (SITE_READ|SITE_WRITE|
  * SITE_STACK|SITE_MASKED). In step mode: of the bounce buffer. */
 void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t access);
 /* All three for a memory operand. */
 void x_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, uint32_t access,
 	   int extra);
-/* r14 = host address of the stack at rSP + offset */
+/* at = the stack at rSP + offset; r13 is not part of it */
 void x_stack(struct xlate *x, const struct insn *i, int offset, unsigned size, uint32_t access);
 /* rSP += by; flags untouched */
 void x_stack_move(struct xlate *x, int by);
 /* After the instruction wrote to where x_check pointed (step mode writes it back). */
 void x_written(struct xlate *x);
+/* Bytes that i checks at op. */
+unsigned x_access_size(const struct insn *i, const ZydisDecodedOperand *op);
 enum x86_sreg x_seg(const ZydisDecodedOperand *op);
 void x_slow_paths(struct xlate *x);
 void x_store_rip(struct xlate *x, struct emit *e, const struct insn *i);
+
+/* --- direct_slow.c: these see to the flags by themselves --- */
+void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op,
+		  unsigned size);
+void x_direct_stack(struct xlate *x, const struct insn *i, int offset);
+void x_direct_check(struct xlate *x, const struct insn *i, uint32_t access);
+/* at becomes r14 alone. */
+void x_direct_collapse(struct xlate *x);
+/* MOVS and STOS, which the helper h does otherwise; false: h does it always. */
+bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg);
+void x_direct_slow_path(struct xlate *x, const struct slow_path *s);
+/* i is emitted: what it leaves of held. */
+void x_direct_after(struct xlate *x, const struct insn *i);
+/* Code that uses r13 or r14 for something else. */
+void x_forget(struct xlate *x, unsigned host);
+void x_forget_all(struct xlate *x);
+/* The host instruction at `at` may trap. */
+void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t borrow);
 
 /* --- moves_slow.c --- */
 void x_mov(struct xlate *x, const struct insn *i);
@@ -152,7 +185,7 @@ void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sre
 /* host register = guest register, and back; size 2 keeps the upper bits, 4 zero-extends */
 void x_get(struct xlate *x, unsigned host, unsigned guest);
 void x_put(struct xlate *x, unsigned guest, unsigned host, unsigned size);
-/* mov host, [r14] zero-extended from size bytes; mov [r14], host */
+/* mov host, [at] zero-extended from size bytes; mov [at], host */
 void x_load(struct xlate *x, unsigned host, unsigned size);
 void x_store(struct xlate *x, unsigned host, unsigned size);
 /* Calls a helper with the given argument; ends the block unless it is PLAIN. */

@@ -36,8 +36,10 @@ void x_save_flags(struct emit *e)
 
 void x_need_slot(struct xlate *x)
 {
-	if (!(x->flags & FLAGS_SLOT) && x->live)
+	if (!(x->flags & FLAGS_SLOT) && x->live) {
 		x_save_flags(&x->hot);
+		x_forget(x, R_13);
+	}
 	x->flags |= FLAGS_SLOT;
 }
 
@@ -53,6 +55,7 @@ void x_need_host(struct xlate *x)
 
 	if (x->flags & FLAGS_HOST)
 		return;
+	x_forget(x, R_13);
 	e_mov(e, R_13, R_AX);
 	e8(e, 0x65); /* movzx eax, word gs:[flags] */
 	e8(e, 0x0f);
@@ -93,7 +96,8 @@ static void do_string(struct xlate *x, const struct insn *i)
 		return;
 	}
 	x_need_slot(x);
-	x_helper(x, i, i->rule->helper, arg);
+	if (!x->direct || !x_direct_string(x, i, i->rule->helper, arg))
+		x_helper(x, i, i->rule->helper, arg);
 }
 
 static void do_io(struct xlate *x, const struct insn *i)
@@ -444,6 +448,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->mmu = c->mmu;
 	x->cs = page->cs;
 	x->step = mode & MODE_STEP;
+	x->direct = (mode & MODE_DIRECT) && !x->step;
 	x->n = x->edges = x->sites = x->slows = 0;
 	x->page = page;
 	x->b = (struct jit_block){.gva = gva};
@@ -461,6 +466,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	for (unsigned n = 0; n < x->n; n++) {
 		x->live = x->in[n].live_in;
 		emit_one(x, &x->in[n]);
+		x_direct_after(x, &x->in[n]);
 	}
 	if (!x->done)
 		x_exit_to(x, x_next(x, &x->in[x->n - 1]));

@@ -1,0 +1,345 @@
+/* direct: how user code in a window (window.h) reaches its memory. An operand becomes
+ *
+ *	mov r13, rbx; shr r13, 42		; the lane of the base register's value
+ *	cmp r13d, LANE; jne cold
+ *	mov r13, gs:[delta + 8 * LANE]		; host minus guest
+ *	add rax, [rbx + r13 + disp]		; the guest's own instruction
+ *
+ * and the next one off the same base needs the last line alone. LANE is a guess; the cold code takes
+ * the lane that it really is. What is no user address at all is executed in step mode.
+ *
+ * r13 and r14 each hold the delta of one base register, as far as x->held says. The base may have
+ * moved since by what is known here and small: the guard zones on both sides of a lane are wider
+ * than that and a displacement together. */
+#include "cpu/jit/translate.h"
+#include "cpu/jit/window.h"
+
+#define MOVE_MAX (1 << 30) /* with a displacement, 3 GiB: LANE_GUARD is more */
+_Static_assert(LANE_GUARD >= (3ull << 30) + 8192, "what a checked base can reach");
+
+static struct x_held *held(struct xlate *x, unsigned host)
+{
+	return &x->held[host == R_14];
+}
+
+void x_forget(struct xlate *x, unsigned host)
+{
+	if (host == R_13 || host == R_14)
+		held(x, host)->valid = false;
+}
+
+void x_forget_all(struct xlate *x)
+{
+	x->held[0].valid = x->held[1].valid = false;
+}
+
+/* Which lane the value in guest register g is likely to be in when this code runs: the one that it
+ * is in now. Else that of the code, where small programs have their data. */
+static unsigned guess(const struct xlate *x, unsigned g)
+{
+	uint64_t lane = g < 16 ? x->c->st.gpr[g] >> LANE_BITS : LANES;
+
+	if (lane < LANES && x->c->delta[lane] != LANE_ABSENT)
+		return (unsigned)lane;
+	lane = x->in[0].gva >> LANE_BITS;
+	return lane < LANES ? (unsigned)lane : 0;
+}
+
+static void load_delta(struct xlate *x, unsigned to, unsigned lane)
+{
+	e_load(&x->hot, to, OFF(delta) + 8 * lane);
+}
+
+/* to = delta of the lane of the address in from. Clobbers the host's flags. */
+static void check(struct xlate *x, const struct insn *i, unsigned from, unsigned to, unsigned lane)
+{
+	struct emit *e = &x->hot;
+
+	e_mov(e, to, from);
+	e_rex(e, true, 0, 0, to); /* shr to, LANE_BITS */
+	e8(e, 0xc1);
+	e8(e, (uint8_t)(0xe8 | (to & 7)));
+	e8(e, LANE_BITS);
+	e_alu_imm(e, false, 7, to, (int32_t)lane);
+	x->slow[x->slows++] = (struct slow_path){
+		.jump = e_jcc(e, CC_NE), .i = i, .direct = true, .reg = (uint8_t)to};
+	load_delta(x, to, lane);
+	x->slow[x->slows - 1].back = e->p;
+}
+
+/* Cold: another lane than the guess; or none. */
+void x_direct_slow_path(struct xlate *x, const struct slow_path *s)
+{
+	struct emit *e = &x->cold;
+	uint8_t *none;
+
+	e_patch(s->jump, e->p);
+	e_alu_imm(e, false, 7, s->reg, LANES - 1);
+	none = e_jcc(e, CC_A);
+	e8(e, 0x65); /* mov reg, gs:[delta + 8 * reg] */
+	e_rex(e, true, s->reg, s->reg, 0);
+	e8(e, 0x8b);
+	e8(e, (uint8_t)((s->reg & 7) << 3 | 4));
+	e8(e, (uint8_t)(3 << 6 | (s->reg & 7) << 3 | 5));
+	e32(e, OFF(delta));
+	e_jmp_to(e, s->back);
+	e_patch(none, e->p);
+	x_store_rip(x, e, s->i);
+	e_jmp_to(e, x_thunk(x, x->k->exit_step));
+}
+
+/* r13 or r14, with the delta of guest register g, which lives in a host register. */
+static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
+{
+	unsigned to = g == X86_RSP ? R_14 : R_13;
+	struct x_held *h;
+
+	for (unsigned n = 0; n < 2; n++)
+		if (x->held[n].valid && x->held[n].reg == g)
+			return n ? R_14 : R_13;
+	x_need_slot(x);
+	check(x, i, jit_host_reg[g], to, guess(x, g));
+	x_clobber(x);
+	h = held(x, to);
+	*h = (struct x_held){.valid = true, .reg = (uint8_t)g};
+	return to;
+}
+
+/* The linear address in r14; r13 gets its delta. */
+static struct host_mem sum(struct xlate *x, const struct insn *i, unsigned lane)
+{
+	x_forget_all(x);
+	check(x, i, R_14, R_13, lane);
+	x_clobber(x);
+	return (struct host_mem){R_14, R_13, 0};
+}
+
+void x_direct_check(struct xlate *x, const struct insn *i, uint32_t access)
+{
+	x->at = sum(x, i, guess(x, access & SITE_STACK ? X86_RSP : LANES));
+	x_direct_collapse(x);
+}
+
+/* The operand's host address in r14 alone. */
+void x_direct_collapse(struct xlate *x)
+{
+	if (x->at.index == R_NONE && x->at.disp == 0 && x->at.base == R_14)
+		return;
+	x_forget(x, R_14);
+	e_lea(&x->hot, true, R_14, x->at.base, x->at.index, 1, x->at.disp);
+	x->at = (struct host_mem){R_14, R_NONE, 0};
+}
+
+static bool is_constant(const ZydisDecodedOperand *op)
+{
+	return op->mem.index == ZYDIS_REGISTER_NONE &&
+	       (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_NONE);
+}
+
+static uint64_t constant(const struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op)
+{
+	uint64_t disp = op->mem.disp.has_displacement ? (uint64_t)op->mem.disp.value : 0;
+
+	return op->mem.base == ZYDIS_REGISTER_RIP ? x_next(x, i) + disp : disp;
+}
+
+/* Sets x->at. */
+void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op,
+		  unsigned size)
+{
+	int64_t disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	enum x86_sreg seg = x_seg(op);
+	bool plain = i->z.address_width == 64 && seg < X86_FS;
+	unsigned g = LANES;
+
+	x->at_insn = i;
+	if (plain && is_constant(op)) {
+		uint64_t at = constant(x, i, op);
+
+		if (at >> LANE_BITS < LANES) {
+			x_forget_all(x);
+			e_mov_imm(&x->hot, R_14, at);
+			load_delta(x, R_13, (unsigned)(at >> LANE_BITS));
+			x->at = (struct host_mem){R_14, R_13, 0};
+			return;
+		}
+	}
+	if (op->mem.base != ZYDIS_REGISTER_NONE && op->mem.base != ZYDIS_REGISTER_RIP &&
+	    op->mem.base != ZYDIS_REGISTER_EIP)
+		g = insn_gpr(op->mem.base);
+	if (plain && g < 16 && jit_host_reg[g] != R_NONE && op->mem.index == ZYDIS_REGISTER_NONE) {
+		unsigned d = delta_of(x, i, g);
+
+		x->at = (struct host_mem){jit_host_reg[g], (uint8_t)d, (int32_t)disp};
+		return;
+	}
+	x_need_slot(x);
+	x_forget_all(x);
+	if (plain && g < 16 && op->mem.index == ZYDIS_REGISTER_NONE) {
+		e_load(&x->hot, R_14, OFF_GPR(g)); /* R13 to R15 */
+		x->at = sum(x, i, guess(x, g));
+		x->at.disp = (int32_t)disp;
+		return;
+	}
+	x_ea(x, i, op, 0);
+	x_linear(x, i, seg, size, 0);
+	x->at = sum(x, i, guess(x, seg == X86_FS ? X86_RSP : g));
+}
+
+/* Sets x->at for rSP + offset. r13 is free then. */
+void x_direct_stack(struct xlate *x, const struct insn *i, int offset)
+{
+	x->at_insn = i;
+	x->at = (struct host_mem){R_15, (uint8_t)delta_of(x, i, X86_RSP), offset};
+}
+
+/* What interrupts may wait for. */
+#define STRING_MAX 65536
+
+static void add_delta(struct xlate *x, unsigned to, unsigned delta, bool sub)
+{
+	if (sub)
+		e_rr(&x->hot, true, 0x29, to, delta);
+	else
+		e_lea(&x->hot, true, to, to, delta, 1, 0);
+}
+
+bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg)
+{
+	struct emit *e = &x->hot;
+	unsigned size = ARG_SIZE(arg);
+	bool movs = h == h_movs, rep = ARG_IMM(arg);
+
+	if ((!movs && h != h_stos) || i->z.address_width != 64 || ARG_R2(arg) >= X86_FS)
+		return false;
+	x_clobber(x);
+	x_forget_all(x);
+	e_op_gs(e, false, 0xf7, 0, OFF(st.rflags)); /* test dword gs:[rflags], DF */
+	e32(e, RFLAGS_DF);
+	e_jcc_to(e, CC_NE, x->cold.p);
+	if (rep) {
+		e_alu_imm(e, true, 7, R_CX, (int32_t)(STRING_MAX / size));
+		e_jcc_to(e, CC_A, x->cold.p);
+	}
+	x_leave_to(x, &x->cold, i, h, arg);
+	if (movs)
+		check(x, i, R_SI, R_13, guess(x, X86_RSI));
+	check(x, i, R_DI, R_14, guess(x, X86_RDI));
+	if (movs)
+		add_delta(x, R_SI, R_13, false);
+	add_delta(x, R_DI, R_14, false);
+	x_site(x, i, e->p, R_NONE);
+	x->site[x->sites - 1].flags |= SITE_RDI | (movs ? SITE_RSI : 0);
+	if (rep)
+		e8(e, 0xf3);
+	if (size == 2)
+		e8(e, 0x66);
+	e_rex(e, size == 8, 0, 0, 0);
+	e8(e, (uint8_t)((movs ? 0xa4 : 0xaa) | (size > 1)));
+	if (movs)
+		add_delta(x, R_SI, R_13, true);
+	add_delta(x, R_DI, R_14, true);
+	x_exit_to(x, x_next(x, i));
+	x->done = true;
+	return true;
+}
+
+void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t borrow)
+{
+	x->site[x->sites++] = (struct jit_site){.host_off = (uint16_t)(at - x->b.start),
+						.borrow = borrow,
+						.flags = x->flags,
+						.guest_off = (uint16_t)(i->gva - x->b.gva)};
+}
+
+/* ---- what an instruction does to what r13 and r14 are known to hold ---- */
+
+/* It adds a constant to its destination, a whole register: which. */
+static bool moves(const struct insn *i, unsigned *g, int64_t *by)
+{
+	const ZydisDecodedOperand *op = i->op;
+	bool imm = op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+	if (op[0].type != ZYDIS_OPERAND_TYPE_REGISTER || op[0].size != 64)
+		return false;
+	*g = insn_gpr(op[0].reg.value);
+	switch (i->z.mnemonic) {
+	case ZYDIS_MNEMONIC_ADD: *by = op[1].imm.value.s; return imm;
+	case ZYDIS_MNEMONIC_SUB: *by = -op[1].imm.value.s; return imm;
+	case ZYDIS_MNEMONIC_INC: *by = 1; return true;
+	case ZYDIS_MNEMONIC_DEC: *by = -1; return true;
+	case ZYDIS_MNEMONIC_LEA:
+		*by = op[1].mem.disp.has_displacement ? op[1].mem.disp.value : 0;
+		return op[1].mem.base == op[0].reg.value && i->z.address_width == 64 &&
+		       op[1].mem.index == ZYDIS_REGISTER_NONE;
+	default: return false;
+	}
+}
+
+static void moved(struct xlate *x, unsigned g, int64_t by)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		struct x_held *h = &x->held[n];
+
+		if (!h->valid || h->reg != g)
+			continue;
+		h->valid = by > -MOVE_MAX && by < MOVE_MAX && h->moved + by > -MOVE_MAX &&
+			   h->moved + by < MOVE_MAX;
+		h->moved += h->valid ? (int32_t)by : 0;
+	}
+}
+
+static void written(struct xlate *x, const struct insn *i)
+{
+	for (unsigned n = 0; n < i->z.operand_count; n++) {
+		const ZydisDecodedOperand *op = &i->op[n];
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(op->reg.value) ||
+		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		for (unsigned k = 0; k < 2; k++)
+			if (x->held[k].reg == insn_gpr(op->reg.value))
+				x->held[k].valid = false;
+	}
+}
+
+void x_direct_after(struct xlate *x, const struct insn *i)
+{
+	int size = i->z.operand_width / 8;
+	const ZydisDecodedOperand *op = &i->op[0];
+	unsigned g;
+	int64_t by;
+
+	switch (i->rule->kind) {
+	case RULE_NOP:
+	case RULE_JCC: return; /* but for x_need_host, which sees to it by itself */
+	case RULE_COPY:
+	case RULE_MOV:
+	case RULE_LEA:
+		if (moves(i, &g, &by))
+			moved(x, g, by);
+		else
+			written(x, i);
+		return;
+	case RULE_PUSH:
+		x_forget(x, R_13);
+		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY) {
+			moved(x, X86_RSP, -size);
+			return;
+		}
+		break;
+	case RULE_POP:
+		x_forget(x, R_13);
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(op->reg.value) &&
+		    insn_gpr(op->reg.value) != X86_RSP) {
+			for (unsigned k = 0; k < 2; k++)
+				if (x->held[k].reg == insn_gpr(op->reg.value))
+					x->held[k].valid = false;
+			moved(x, X86_RSP, size);
+			return;
+		}
+		break;
+	default: break;
+	}
+	x_forget_all(x);
+}

@@ -20,6 +20,7 @@
 #define XCR0_CARRIED     (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
 #define KVM_NOP_IO_DELAY (1u << 1)
 #define KVM_CLOCKSOURCE2 (1u << 3)
+#define KVM_PV_UNHALT    (1u << 7)
 #define KVM_CLOCK_STABLE (1u << 24)
 #define MEASURE_NS       1000000u /* TSCs step by up to 10 ns: this is within 10 ppm */
 
@@ -399,7 +400,7 @@ static void add_extended(struct cpuid_table *t, const struct cpuid_opts *o)
 	}
 }
 
-static void add_kvm(struct cpuid_table *t)
+static void add_kvm(struct cpuid_table *t, const struct cpuid_opts *o)
 {
 	struct cpuid_leaf *l = add(t, KVM_BASE, 0, false);
 
@@ -407,8 +408,8 @@ static void add_kvm(struct cpuid_table *t)
 	memcpy(&l->ebx, "KVMK", 4);
 	memcpy(&l->ecx, "VMKV", 4);
 	memcpy(&l->edx, "M\0\0", 4);
-	add(t, KVM_BASE + 1, 0, false)->eax =
-		KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_CLOCK_STABLE;
+	add(t, KVM_BASE + 1, 0, false)->eax = KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 |
+					      KVM_CLOCK_STABLE | (o->jit ? KVM_PV_UNHALT : 0);
 }
 
 static void add_frequencies(struct cpuid_table *t, uint64_t apic_hz)
@@ -443,7 +444,7 @@ int cpuid_host(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 	fix_features(t, o);
 	add_basic(t, o);
 	add_extended(t, o);
-	add_kvm(t);
+	add_kvm(t, o);
 	r = cpuid_cut_to_model(t, o->model, e);
 	if (r < 0)
 		return r;

@@ -147,7 +147,7 @@ struct jit_vm {
 	struct jit_written written;
 	struct world world;
 	struct jit_cpu *cpu[WORLD_MAX];
-	unsigned cpus;
+	unsigned cpus, host_cpus;
 	bool debug;                  /* a debugger has points in some of them */
 	struct futex_lock time_lock; /* guards the following */
 	uint64_t clock_tsc,

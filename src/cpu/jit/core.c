@@ -474,6 +474,8 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 		if (c->p->debug.want.step && c->st.mp_state == X86_RUNNING)
 			jit_debug_stepped(c); /* that ended a halt */
 	}
+	if (c->st.mp_state == X86_HALTED && atomic_exchange(&c->p->unhalted, false))
+		c->st.mp_state = X86_RUNNING;
 	if (c->st.mp_state == X86_RUNNING)
 		return false;
 	if (!(c->st.rflags & RFLAGS_IF) && !c->vcpu.lapic && c->st.mp_state == X86_HALTED) {

@@ -44,6 +44,7 @@ struct jit_priv {
 	_Atomic uint32_t wake;   /* futex: counts kicks and interrupts */
 	_Atomic uint32_t asleep; /* in FUTEX_WAIT, or about to be */
 	struct spin spin;        /* before that */
+	_Atomic bool unhalted;   /* by KVM's hypercall */
 	struct world_member member;
 	bool locked; /* it holds the code cache's lock */
 	/* The page, plus 1, that this vCPU may be writing to beside the code that is on it; 0: none. */

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
 #include "base/auto.h"
 #include "cpu/jit/core.h"
 #include "cpu/jit/gs.h"
+#include "cpu/jit/sys_priv.h"
 #include "cpu/jit/translate.h"
 #include "cpu/jit/window.h"
 
@@ -151,6 +153,7 @@ static int vm_new(struct engine_vm **out, const struct engine_env *env, struct e
 		return err_set(e, ENOMEM, "no memory for the VM");
 	vm->base.engine = &engine_jit;
 	vm->env = *env;
+	vm->host_cpus = (unsigned)get_nprocs();
 	vm->written.watch.written = page_written;
 	pthread_mutex_init(&vm->written.lock, NULL);
 	if (!env->always_loaded)
@@ -289,7 +292,9 @@ void jit_sleep(struct jit_cpu *c, uint32_t seen)
 	struct spin *s = &c->p->spin;
 	uint64_t begin = spin_now();
 
-	while (s->budget_ns && !woken(c, seen) && spin_now() - begin < s->budget_ns)
+	/* Where there are more vCPUs than CPUs, another has better use for this one. */
+	while (c->vm->cpus <= c->vm->host_cpus && s->budget_ns && !woken(c, seen) &&
+	       spin_now() - begin < s->budget_ns)
 		__builtin_ia32_pause();
 	if (!woken(c, seen)) {
 		/* Then the kernel's look at wake: pairs with poke, which counts first. */
@@ -310,6 +315,15 @@ static void irq(struct vcpu *v)
 {
 	atomic_store(&to_jit(v)->irq_hint, true);
 	poke(to_jit(v));
+}
+
+void jit_unhalt(struct jit_vm *vm, uint32_t apic_id)
+{
+	for (unsigned i = 0; i < vm->cpus; i++)
+		if (vm->cpu[i]->vcpu.index == apic_id) {
+			atomic_store(&vm->cpu[i]->p->unhalted, true);
+			poke(vm->cpu[i]);
+		}
 }
 
 static uint64_t guest_tsc(struct vcpu *v)

@@ -1,6 +1,7 @@
 #include "cpu/jit/fake_jit.h"
 
 #include "cpu/jit/core.h"
+#include "cpu/jit/sys_priv.h"
 
 #include <assert.h>
 #include <setjmp.h>
@@ -71,6 +72,11 @@ void jit_still(struct jit_cpu *c, enum world_state how)
 
 void jit_move(struct jit_cpu *c)
 {
+}
+
+void jit_unhalt(struct jit_vm *vm, uint32_t apic_id)
+{
+	the->unhalted = apic_id;
 }
 
 uint64_t jit_read(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, unsigned size)

@@ -17,6 +17,7 @@ struct fake_jit {
 	uint32_t error;
 	bool absent[FAKE_BYTES / 4096];
 	unsigned flushes;
+	uint32_t unhalted; /* the APIC ID */
 	struct engine_env env;
 	struct cpuid_table cpuid;
 };

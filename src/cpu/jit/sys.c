@@ -10,6 +10,8 @@
 #define CR4_FLUSHING                                                                               \
 	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PCIDE | CR4_LA57 | CR4_PKE)
 
+#define KVM_HC_KICK_CPU 5
+
 #define DR6_FIXED 0xffff0ff0u
 #define DR6_BD    0x2000u
 #define DR7_GD    0x2000u
@@ -435,10 +437,19 @@ void h_wrpkru(struct jit_cpu *c, uint64_t arg)
 	jit_raise(c, X86_UD);
 }
 
-/* KVM's hypercalls; none is announced in leaf 0x40000001, so none is known. */
+/* KVM's hypercalls (Linux Documentation/virt/kvm/x86/hypercalls.rst), as far as leaf 0x40000001
+ * announces them: KICK_CPU ends the HLT of the vCPU with this APIC ID, be it to come. */
 void h_vmmcall(struct jit_cpu *c, uint64_t arg)
 {
 	const int eperm = -1, enosys = -1000;
+	int64_t r = enosys;
 
-	gpr_write(c, X86_RAX, (uint64_t)(int64_t)(jit_cpl(c) ? eperm : enosys), word_size(c));
+	if (jit_cpl(c)) {
+		r = eperm;
+	} else if ((uint32_t)c->st.gpr[X86_RAX] == KVM_HC_KICK_CPU) {
+		jit_fpu_leave(c);
+		jit_unhalt(c->vm, (uint32_t)c->st.gpr[X86_RCX]);
+		r = 0;
+	}
+	gpr_write(c, X86_RAX, (uint64_t)r, word_size(c));
 }

@@ -273,6 +273,9 @@ void kvmclock_publish(struct jit_cpu *c);
 /* Writes the wall clock at guest time 0 to gpa. */
 void kvmclock_wall(struct jit_cpu *c, uint64_t gpa);
 
+/* --- engine_slow.c: call jit_fpu_leave first --- */
+void jit_unhalt(struct jit_vm *vm, uint32_t apic_id); /* does nothing if there is none */
+
 /* --- sys.c --- */
 /* Whether the PDPTEs that cr3 points to are loadable (4.4.1); true when PAE paging is off. */
 bool pdptes_valid(struct jit_cpu *c, uint64_t cr0, uint64_t cr3, uint64_t cr4);

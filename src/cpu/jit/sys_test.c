@@ -298,6 +298,23 @@ static void tsd_keeps_users_from_the_tsc(void **state)
 	assert_int_equal(fake_run(f, h_rdtscp, ARG(3, 4, 0, 0, 0)), X86_GP);
 }
 
+static void hypercalls(void **state)
+{
+	const uint64_t arg = ARG(3, 8, 0, 0, 0);
+
+	st->gpr[X86_RCX] = 7;
+	assert_int_equal(with_rax(h_vmmcall, arg, 5), FAKE_NONE); /* KICK_CPU */
+	assert_int_equal(st->gpr[X86_RAX], 0);
+	assert_int_equal(f->unhalted, 7);
+	assert_int_equal(with_rax(h_vmmcall, arg, 4), FAKE_NONE);
+	assert_int_equal(st->gpr[X86_RAX], (uint64_t)-1000); /* ENOSYS */
+	st->gpr[X86_RCX] = 8;
+	fake_user(f, true);
+	assert_int_equal(with_rax(h_vmmcall, arg, 5), FAKE_NONE);
+	assert_int_equal(st->gpr[X86_RAX], (uint64_t)-1); /* EPERM */
+	assert_int_equal(f->unhalted, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +337,7 @@ int main(void)
 		TEST(msrs_check_what_they_are_given),
 		TEST(writing_the_tsc_moves_it_and_tsc_adjust),
 		TEST(tsd_keeps_users_from_the_tsc),
+		TEST(hypercalls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 
 #include "../fuzz/small_guest.h"
 #include "cpu/jit/scan_slow.h"
+#include "cpu/jit/window.h"
 #include "make.h"
 
 static struct small_guest guest;
@@ -69,6 +70,7 @@ static void load(enum guest_mode m, unsigned variant)
 		s.cr0 |= CR0_TS;
 		s.cr4 &= ~(uint64_t)CR4_OSXSAVE;
 	}
+	to_jit(guest.vcpu)->p->win->at_once = variant == 3; /* 64-bit user code: through a window */
 	if (engine_jit.load(guest.vcpu, &s, &e) < 0)
 		fail("load", NULL, &e);
 }
@@ -116,7 +118,7 @@ int main(int argc, char **argv)
 	for (enum guest_mode m = 0; m < GUEST_MODES; m++) {
 		const struct forms *f = &fs[m > GUEST_64_USER];
 
-		for (unsigned variant = 0; variant < 3; variant++) {
+		for (unsigned variant = 0; variant < (m == GUEST_64_USER ? 4 : 3); variant++) {
 			load(m, variant);
 			all_forms(f, m);
 			streams(f, m, count);

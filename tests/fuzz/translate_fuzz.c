@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cpu/jit/scan_slow.h"
+#include "cpu/jit/window.h"
 #include "small_guest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
@@ -258,6 +259,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	set_registers(&s, &c);
 	s.rip += c.offset & 0xfff;
 
+	to_jit(guest.vcpu)->p->win->at_once = c.mode / GUEST_MODES & 1;
 	load(&s);
 	translate(&s);
 	load(&s);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cpu/jit/scan_facts.h"
 #include "cpu/jit/translate.h"
 
 /* What is known where an instruction starts. Paths that meet keep what all of them know. */
@@ -17,7 +18,8 @@ struct place {
 	uint8_t *at;
 	enum seen state;
 	unsigned copy; /* a register that holds r14's value, or R_NONE */
-	bool first;    /* it was not seen before */
+	struct facts facts;
+	bool first; /* it was not seen before */
 };
 
 #define PLACES 1024
@@ -28,11 +30,13 @@ struct walk {
 	const struct jit_block *b;
 	bool fresh;
 	ZydisDecoder decoder;
-	uint8_t *hot;    /* enum seen, by offset from the block's start */
+	uint8_t *hot; /* enum seen, by offset from the block's start */
+	struct facts *hot_facts;
 	uint8_t *inside; /* of hot code: bytes of instructions beyond their first */
 	struct cold {    /* a hash table by address */
 		uint8_t *at;
 		enum seen state;
+		struct facts facts;
 	} cold[COLDS];
 	struct place place[PLACES];
 	unsigned places;
@@ -85,25 +89,47 @@ static void set_seen(struct walk *w, uint8_t *p, enum seen state)
 	if (in_hot(w, p))
 		w->hot[p - w->b->start] = (uint8_t)state;
 	else
-		*cold_at(w, p) = (struct cold){p, state};
+		cold_at(w, p)->at = p, cold_at(w, p)->state = state;
 }
 
-static int visit(struct walk *w, uint8_t *to, enum seen state, unsigned copy)
+static struct facts *facts_at(struct walk *w, uint8_t *p)
 {
+	return in_hot(w, p) ? &w->hot_facts[p - w->b->start] : &cold_at(w, p)->facts;
+}
+
+static int visit_with(struct walk *w, uint8_t *to, enum seen state, unsigned copy,
+		      const struct facts *facts)
+{
+	struct facts *known;
 	enum seen seen;
+	bool lost = false;
 
 	if (!in_hot(w, to) && !in_cold(w, to))
 		return bad(w, "leaves the block");
 	if (in_hot(w, to) && w->inside[to - w->b->start])
 		return bad(w, "into the middle of an instruction");
 	seen = seen_at(w, to);
-	if (seen && seen <= state)
+	known = facts_at(w, to);
+	if (seen)
+		lost = facts_join(known, facts);
+	else
+		*known = *facts;
+	if (seen && seen <= state && !lost)
 		return 0;
+	if (seen && seen < state)
+		state = seen;
 	if (w->places == PLACES || w->out->insns > COLDS / 2)
 		return bad(w, "too many paths");
 	set_seen(w, to, state);
-	w->place[w->places++] = (struct place){to, state, copy, !seen};
+	w->place[w->places++] = (struct place){to, state, copy, *facts_at(w, to), !seen};
 	return 0;
+}
+
+static int visit(struct walk *w, uint8_t *to, enum seen state)
+{
+	static const struct facts none;
+
+	return visit_with(w, to, state, R_NONE, &none);
 }
 
 /* --- instructions and registers --- */
@@ -123,7 +149,6 @@ static bool category_forbidden(ZydisInstructionCategory c)
 	case ZYDIS_CATEGORY_SEGOP:
 	case ZYDIS_CATEGORY_SGX:
 	case ZYDIS_CATEGORY_SMAP:
-	case ZYDIS_CATEGORY_STRINGOP:
 	case ZYDIS_CATEGORY_SYSCALL:
 	case ZYDIS_CATEGORY_SYSRET:
 	case ZYDIS_CATEGORY_SYSTEM:
@@ -149,6 +174,22 @@ static bool category_forbidden(ZydisInstructionCategory c)
 	case ZYDIS_CATEGORY_SERIALIZE:
 	case ZYDIS_CATEGORY_TSX_LDTRK: return true;
 	default: return false;
+	}
+}
+
+/* Of the others each would need a look at its flags. */
+static bool string_forbidden(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD:
+	case ZYDIS_MNEMONIC_MOVSQ:
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD:
+	case ZYDIS_MNEMONIC_STOSQ: return false;
+	default: return true;
 	}
 }
 
@@ -235,6 +276,8 @@ static int check_kind(struct walk *w)
 		return bad(w, "privileged");
 	if (category_forbidden(w->z.meta.category) || mnemonic_forbidden(w->z.mnemonic))
 		return bad(w, "not for translated code");
+	if (w->z.meta.category == ZYDIS_CATEGORY_STRINGOP && string_forbidden(w->z.mnemonic))
+		return bad(w, "not for translated code");
 	if (w->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return bad(w, "a far branch");
 	if (f && ((f->modified | f->set_0 | f->set_1 | f->undefined) & ~(uint32_t)RFLAGS_ARITH))
@@ -253,16 +296,16 @@ static const struct span {
 			offsetof(struct jit_cpu, f) + sizeof(((struct jit_cpu *)NULL)->f)          \
 	}
 	FIELD(st.gpr), FIELD(st.rip), FIELD(st.rflags), FIELD(flags),
-	FIELD(ea),     FIELD(ea_seg), FIELD(tmp),
+	FIELD(ea),     FIELD(ea_seg), FIELD(tmp),       FIELD(pauses),
 };
 
-static int check_gs(struct walk *w, const ZydisDecodedOperand *op)
+static int check_gs(struct walk *w, const struct facts *f, const ZydisDecodedOperand *op)
 {
 	int64_t from = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
 	int64_t to = from + op->size / 8;
 
 	if (op->mem.index != ZYDIS_REGISTER_NONE)
-		return bad(w, "an index off GS");
+		return facts_allow_table(f, op) ? 0 : bad(w, "an index off GS");
 	if (op->mem.base != ZYDIS_REGISTER_NONE) {
 		if (op->mem.base != ZYDIS_REGISTER_R13 ||
 		    (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
@@ -280,8 +323,11 @@ static int check_gs(struct walk *w, const ZydisDecodedOperand *op)
 }
 
 /* Stack pushes of a call are its own, and hidden. */
-static int check_memory(struct walk *w, enum seen state, unsigned copy)
+static int check_memory(struct walk *w, const struct place *at)
 {
+	enum seen state = at->state;
+	unsigned copy = at->copy;
+
 	for (unsigned n = 0; n < w->z.operand_count; n++) {
 		const ZydisDecodedOperand *op = &w->op[n];
 		int r = 0;
@@ -294,9 +340,11 @@ static int check_memory(struct walk *w, enum seen state, unsigned copy)
 		if (op->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 			return bad(w, "an odd memory operand");
 		if (op->mem.segment == ZYDIS_REGISTER_GS)
-			r = check_gs(w, op);
+			r = check_gs(w, &at->facts, op);
 		else if (op->mem.segment == ZYDIS_REGISTER_FS)
 			r = bad(w, "FS is the C library's");
+		else if (facts_allow(&at->facts, op))
+			r = 0;
 		else if (op->mem.index != ZYDIS_REGISTER_NONE ||
 			 (op->mem.disp.has_displacement && op->mem.disp.value))
 			r = bad(w, "an address that no check made");
@@ -329,10 +377,12 @@ static bool writes_r14(const struct walk *w)
 }
 
 /* add r14, gs:[r13 + the slot's hva] ends a check; the slow path's call returns the same. */
-static enum seen state_after(const struct walk *w, enum seen state)
+static enum seen state_after(const struct walk *w, const struct place *at)
 {
 	if (!writes_r14(w))
-		return state;
+		return at->state;
+	if (is_reg(&w->op[0], ZYDIS_REGISTER_R14) && facts_make_host(&at->facts, &w->z, w->op))
+		return CHECKED;
 	return w->z.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(&w->op[0], ZYDIS_REGISTER_R14) &&
 			       w->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 			       w->op[1].mem.segment == ZYDIS_REGISTER_GS &&
@@ -342,7 +392,7 @@ static enum seen state_after(const struct walk *w, enum seen state)
 }
 
 /* mov reg, r14, for instructions that cannot name r14 (AH to BH). */
-static unsigned copy_after(const struct walk *w)
+static unsigned copy_after(const struct walk *w, const struct place *at)
 {
 	if (w->z.mnemonic == ZYDIS_MNEMONIC_MOV && is_reg(&w->op[1], ZYDIS_REGISTER_R14) &&
 	    w->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && w->op[0].size == 64)
@@ -381,13 +431,15 @@ static enum seen state_after_call(const struct walk *w, const uint8_t *to)
 	return rx == w->k->miss || rx == w->k->bounce_in ? CHECKED : RAW;
 }
 
-static int branch_to(struct walk *w, enum seen state)
+static int branch_to(struct walk *w, const struct place *at)
 {
+	struct facts facts = at->facts;
 	uint8_t *to = target_of(w);
 
 	if (is_thunk(w, to) || (!w->fresh && is_entry(w, to)))
 		return 0;
-	return visit(w, to, state, R_NONE);
+	facts_after(&facts, &w->z, w->op, true);
+	return visit_with(w, to, at->state, R_NONE, &facts);
 }
 
 /* The one indirect jump: through the table of jumps. */
@@ -404,22 +456,24 @@ static int indirect_jump(struct walk *w)
 	return 0;
 }
 
-static int follow(struct walk *w, enum seen state)
+static int follow(struct walk *w, const struct place *at)
 {
+	struct facts facts = at->facts;
 	uint8_t *next = w->pc + w->z.length;
 	bool direct = w->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	int r;
 
+	facts_after(&facts, &w->z, w->op, false);
 	switch (w->z.meta.category) {
 	case ZYDIS_CATEGORY_CALL:
 		if (!direct || !is_thunk(w, target_of(w)))
 			return bad(w, "calls what is no thunk");
-		return visit(w, next, state_after_call(w, target_of(w)), R_NONE);
-	case ZYDIS_CATEGORY_UNCOND_BR: return direct ? branch_to(w, state) : indirect_jump(w);
+		return visit(w, next, state_after_call(w, target_of(w)));
+	case ZYDIS_CATEGORY_UNCOND_BR: return direct ? branch_to(w, at) : indirect_jump(w);
 	case ZYDIS_CATEGORY_COND_BR:
-		r = branch_to(w, state);
-		return r < 0 ? r : visit(w, next, state, R_NONE);
-	default: return visit(w, next, state_after(w, state), copy_after(w));
+		r = branch_to(w, at);
+		return r < 0 ? r : visit_with(w, next, at->state, R_NONE, &facts);
+	default: return visit_with(w, next, state_after(w, at), copy_after(w, at), &facts);
 	}
 }
 
@@ -442,9 +496,9 @@ static int one(struct walk *w, const struct place *at)
 	w->out->insns++;
 	if (!hot && at->first)
 		w->out->cold_bytes += w->z.length;
-	if ((r = check_kind(w)) < 0 || (r = check_memory(w, at->state, at->copy)) < 0)
+	if ((r = check_kind(w)) < 0 || (r = check_memory(w, at)) < 0)
 		return r;
-	return follow(w, at->state);
+	return follow(w, at);
 }
 
 static int drain(struct walk *w)
@@ -468,7 +522,7 @@ static int gaps(struct walk *w)
 		if (w->hot[n] || w->inside[n])
 			continue;
 		w->pc = w->b->start + n;
-		r = visit(w, w->pc, RAW, R_NONE);
+		r = visit(w, w->pc, RAW);
 		if (r == 0)
 			r = drain(w);
 	}
@@ -485,12 +539,12 @@ static int scan(struct walk *w)
 
 	w->pc = b->start;
 	for (unsigned i = 0; i < ARRAY_SIZE(entry) && r == 0; i++)
-		r = visit(w, entry[i], RAW, R_NONE);
+		r = visit(w, entry[i], RAW);
 	for (unsigned i = 0; i < b->edges && r == 0; i++) {
 		const struct jit_edge *d = &jit_edges(b)[i];
 
-		if ((r = visit(w, jit_edge_stub(w->k, d, false), RAW, R_NONE)) == 0)
-			r = visit(w, jit_edge_stub(w->k, d, true), RAW, R_NONE);
+		if ((r = visit(w, jit_edge_stub(w->k, d, false), RAW)) == 0)
+			r = visit(w, jit_edge_stub(w->k, d, true), RAW);
 	}
 	if (r == 0)
 		r = drain(w);
@@ -515,13 +569,15 @@ int jit_scan_block(const struct jit_cache *k, const struct jit_block *b, bool fr
 	w->err = e;
 	w->hot = calloc(1, b->hot_len);
 	w->inside = calloc(1, b->hot_len);
+	w->hot_facts = calloc(b->hot_len, sizeof *w->hot_facts);
 	(void)ZydisDecoderInit(&w->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	if (w->hot && w->inside)
+	if (w->hot && w->inside && w->hot_facts)
 		r = scan(w);
 	else
 		(void)err_set(e, ENOMEM, "no memory to scan");
 	free(w->hot);
 	free(w->inside);
+	free(w->hot_facts);
 	free(w);
 	return r;
 }

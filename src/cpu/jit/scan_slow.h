@@ -7,7 +7,8 @@
  * - name a segment, control or debug register, read or write FS or GS base, PKRU, or RFLAGS
  *   beyond the six arithmetic bits, or name RSP (a call of a thunk pushes);
  * - address memory but by GS, within struct jit_cpu and without writing to the parts of it that
- *   are not translated code's; or by R14 after a check has made that a host address;
+ *   are not translated code's; or by R14 after a check has made that a host address; or through the
+ *   window, after a comparison of the lane (scan_facts.h);
  * - lead anywhere but to itself, to a thunk, to another block's entry, or through the jump table. */
 #pragma once
 

@@ -100,6 +100,42 @@ static void what_translated_code_may_do(void **state)
 			fail_msg("%s: %s", good[i], err.text);
 }
 
+/* An access off RBX as direct_slow.c makes it: compared with one lane, the delta loaded of another;
+ * then `between`, then the access. */
+static int direct(int compared, unsigned loaded, const char *between, const char *access)
+{
+	struct emit e;
+	uint8_t *over;
+
+	begin(&e);
+	put(&e, "49 89 dd 49 c1 ed 2a"); /* mov r13, rbx; shr r13, 42 */
+	if (compared >= 0)
+		e_alu_imm(&e, false, 7, R_13, compared);
+	over = e_jcc(&e, CC_NE);
+	e_load(&e, R_13, (uint32_t)offsetof(struct jit_cpu, delta) + 8 * loaded);
+	put(&e, between);
+	put(&e, access);
+	e_patch(over, e.p);
+	return end(&e);
+}
+
+static void an_access_through_the_window(void **state)
+{
+	static const char access[] = "4a 8b 44 2b 10"; /* mov rax, [rbx + r13 + 16] */
+
+	if (direct(31, 31, "90", access) < 0 ||
+	    direct(31, 31, "48 83 c3 08", access) < 0) /* add rbx, 8 */
+		fail_msg("%s", err.text);
+	assert_int_equal(direct(-1, 31, "90", access), -EBADMSG);
+	assert_int_equal(direct(31, 30, "90", access), -EBADMSG);
+	assert_int_equal(direct(31, 31, "48 01 cb", access), -EBADMSG); /* add rbx, rcx */
+	assert_int_equal(direct(31, 31, "49 ff c5", access), -EBADMSG); /* inc r13 */
+	assert_int_equal(direct(31, 31, "48 81 c3 00 00 00 40", access), -EBADMSG);
+	assert_int_equal(direct(31, 31, "90", "4a 8b 44 29 10"), -EBADMSG); /* off RCX */
+	assert_int_equal(direct(31, 31, "90", "4a 8b 44 6b 10"), -EBADMSG); /* 2 * r13 */
+	assert_int_equal(direct(31, 31, "90", "f3 a4"), -EBADMSG);          /* rep movsb */
+}
+
 static void what_it_may_not(void **state)
 {
 	static const char *const bad[] = {
@@ -206,6 +242,7 @@ static void jumps_stay_within(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(an_access_through_the_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_translated_code_may_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_it_may_not, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_access_needs_its_check_on_every_path, setup,

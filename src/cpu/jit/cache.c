@@ -21,8 +21,8 @@ void jit_cache_flush(struct jit_cache *k)
 		}
 	jit_zero(k->hash, sizeof k->hash);
 	jit_cache_release(k); /* of which the pages above were part */
-	k->hot = k->hot_start;
-	k->cold = k->cold_start;
+	k->hot = k->hot_ready = k->hot_start;
+	k->cold = k->cold_ready = k->cold_start;
 	k->arena_at = k->arena + ARENA_FIRST;
 	k->blocks = 0;
 	k->straddlers = 0;

@@ -102,6 +102,7 @@ struct jit_phys { /* a physical page that code was translated from */
 
 #define STRADDLERS  65536 /* more flush the cache */
 #define HELPERS_MAX 128
+#define TOUCH_BYTES 32768u
 #define PAGE_HASH   16384
 struct jit_cache {
 	struct futex_lock lock;
@@ -111,8 +112,10 @@ struct jit_cache {
 	int fd;
 	uint8_t *hot, *cold; /* next free, writable mapping */
 	uint8_t *hot_end, *cold_end;
+	uint8_t *hot_ready, *cold_ready;       /* the host's pages before these are there */
 	uint8_t *arena, *arena_end, *arena_at; /* blocks, edges, sites, code pages */
 	struct jit_phys **phys;                /* by gpa >> 12 */
+	uint8_t *touched;                      /* by gpa / TOUCH_BYTES (tlb.c) */
 	uint64_t phys_count;
 	struct jit_page *hash[PAGE_HASH];
 	uint32_t next_id; /* of code pages; an id is unique until the next flush, and never 0 */
@@ -245,6 +248,9 @@ void jit_cache_done(struct jit_cache *k);
 /* World stopped, and all out of helpers: drops all blocks; every jump and instruction TLB must be
  * emptied by the caller. */
 void jit_cache_flush(struct jit_cache *k);
+/* Has the host put pages behind the next code: in pieces, which costs it much less than a fault
+ * for each page in each of the two mappings. */
+void jit_cache_prepare(struct jit_cache *k);
 /* The memory in use goes back to the host, if it is much; its contents are lost. */
 void jit_cache_release(struct jit_cache *k);
 void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes); /* NULL: full, flush */

@@ -8,6 +8,7 @@
 #include "cpu/jit/perfmap_slow.h"
 
 #define RELEASE_MIN MIB(8)
+#define PREPARE     KIB(256)
 
 /* The index of physical pages is virtual memory, touched only where code lies. */
 static uint64_t phys_pages(const struct guest_mem *m)
@@ -47,11 +48,12 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	k->mem = m;
 	k->phys_count = phys_pages(m);
 	k->phys = reserve(k->phys_count * sizeof *k->phys);
+	k->touched = reserve(k->phys_count / (TOUCH_BYTES / 4096) + 1);
 	k->arena = reserve(k->bytes);
 	k->blocks_max = (uint32_t)(k->bytes / 256);
 	k->block = reserve(k->blocks_max * sizeof *k->block);
 	k->straddler = reserve(STRADDLERS * sizeof *k->straddler);
-	if (!k->phys || !k->arena || !k->block || !k->straddler)
+	if (!k->phys || !k->touched || !k->arena || !k->block || !k->straddler)
 		return err_sys(e, ENOMEM, "code cache");
 	k->arena_at = k->arena + ARENA_FIRST;
 	k->arena_end = k->arena + k->bytes;
@@ -60,13 +62,32 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	k->cold = k->hot_end;
 	k->cold_end = k->rw + k->bytes;
 	jit_thunks_make(k);
-	k->hot_start = k->hot;
-	k->cold_start = k->cold;
+	k->hot_start = k->hot_ready = k->hot;
+	k->cold_start = k->cold_ready = k->cold;
 	r = jit_perfmap_open(&k->perfmap, e);
 	if (r < 0)
 		return r;
 	jit_perfmap_thunks(k);
 	return 0;
+}
+
+static uint8_t *prepare(struct jit_cache *k, uint8_t *from, const uint8_t *end)
+{
+	uint8_t *first = (uint8_t *)align_down((uint64_t)from, 4096);
+	uint64_t bytes = min_u64(PREPARE, (uint64_t)(end - first));
+
+	/* Where it fails, as in older kernels, there are faults. */
+	(void)madvise(first, bytes, MADV_POPULATE_WRITE);
+	(void)madvise((void *)jit_rx(k, first), bytes, MADV_POPULATE_READ);
+	return first + bytes;
+}
+
+void jit_cache_prepare(struct jit_cache *k)
+{
+	if (k->hot >= k->hot_ready)
+		k->hot_ready = prepare(k, k->hot, k->hot_end);
+	if (k->cold >= k->cold_ready)
+		k->cold_ready = prepare(k, k->cold, k->cold_end);
 }
 
 static void give_back(uint8_t *from, const uint8_t *to, int advice)
@@ -99,6 +120,8 @@ void jit_cache_done(struct jit_cache *k)
 		munmap(k->rx, k->bytes);
 	if (k->phys)
 		munmap(k->phys, k->phys_count * sizeof *k->phys);
+	if (k->touched)
+		munmap(k->touched, k->phys_count / (TOUCH_BYTES / 4096) + 1);
 	if (k->arena)
 		munmap(k->arena, k->bytes);
 	if (k->block)

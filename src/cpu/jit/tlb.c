@@ -2,6 +2,8 @@
  *
  * A page that holds translated code never gets a write tag, so every write to it comes by
  * here and kills the blocks it hits. MMIO never gets a tag at all. */
+#include <sys/mman.h>
+
 #include "cpu/jit/core.h"
 #include "cpu/jit/walk.h"
 #include "cpu/jit/window.h"
@@ -163,6 +165,22 @@ static noreturn void raise_address(struct jit_cpu *c, bool stack)
 	jit_raise_err(c, stack ? X86_SS_FAULT : X86_GP, 0);
 }
 
+/* The guest's first access to a few pages: it has more to do there, and a fault for each costs the
+ * host more than all of them at once. The host's pages may go again (a balloon); then faults do. */
+static void touch(struct jit_cpu *c, gpa_t gpa)
+{
+	const struct jit_cache *k = &c->vm->cache;
+	uint8_t *touched = &k->touched[gpa / TOUCH_BYTES];
+	void *at;
+
+	if (gpa >> 12 >= k->phys_count || __atomic_load_n(touched, __ATOMIC_RELAXED))
+		return;
+	__atomic_store_n(touched, 1, __ATOMIC_RELAXED);
+	at = mem_span(c->env->mem, gpa & ~(gpa_t)(TOUCH_BYTES - 1), TOUCH_BYTES);
+	if (at)
+		(void)madvise(at, TOUCH_BYTES, MADV_POPULATE_WRITE);
+}
+
 /* Walks for gva and fills its slot. Returns the page's host address, or NULL when it is not
  * RAM (*gpa says what it is). Raises. */
 static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_access a, bool stack,
@@ -186,6 +204,8 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	hva = ram || a == ACC_WRITE ? ram : (uint8_t *)mem_readable(c->env->mem, map.gpa, 4096);
 	if (!hva)
 		return NULL;
+	if (ram)
+		touch(c, map.gpa);
 	writable = ram && map.writable;
 	t->tag_read = page;
 	t->tag_write = no_tag(slot);

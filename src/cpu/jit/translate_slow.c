@@ -453,6 +453,7 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->page = page;
 	x->b = (struct jit_block){.gva = gva};
 	x->need_stop = false;
+	jit_cache_prepare(x->k);
 	if (!room(x) || !take_bytes(x, gva)) {
 		*need_stop = x->need_stop;
 		return NULL;

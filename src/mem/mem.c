@@ -206,11 +206,18 @@ static void *span_in(const struct mem_region *r, gpa_t gpa, uint64_t len)
 	return offset < r->size && len <= r->size - offset ? r->hva + offset : NULL;
 }
 
-void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len)
+void *mem_ram(const struct guest_mem *m, gpa_t gpa, uint64_t len)
 {
 	void *p = span_in(&m->region[0], gpa, len);
 
 	return p || m->regions < 2 ? p : span_in(&m->region[1], gpa, len);
+}
+
+void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len)
+{
+	void *p = mem_ram(m, gpa, len);
+
+	return p ? p : span_in(&m->rom, gpa, len);
 }
 
 const struct mem_region *mem_rom(const struct guest_mem *m)
@@ -218,18 +225,13 @@ const struct mem_region *mem_rom(const struct guest_mem *m)
 	return m->rom.size ? &m->rom : NULL;
 }
 
-const void *mem_readable(const struct guest_mem *m, gpa_t gpa, uint64_t len)
-{
-	const void *p = mem_span(m, gpa, len);
-
-	return p ? p : span_in(&m->rom, gpa, len);
-}
-
 gpa_t mem_gpa(const struct guest_mem *m, const void *hva)
 {
 	const struct mem_region *r = &m->region[m->regions - 1];
 
-	if ((const uint8_t *)hva < r->hva)
+	if (m->rom.size && (const uint8_t *)hva >= m->rom.hva)
+		r = &m->rom;
+	else if ((const uint8_t *)hva < r->hva)
 		r = &m->region[0];
 	return r->gpa + (uint64_t)((const uint8_t *)hva - r->hva);
 }
@@ -246,7 +248,7 @@ int mem_read(const struct guest_mem *m, gpa_t gpa, void *to, uint64_t len)
 
 int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
 {
-	void *p = mem_span(m, gpa, len);
+	void *p = mem_ram(m, gpa, len);
 
 	if (!p)
 		return -EFAULT;
@@ -326,7 +328,7 @@ int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len)
 	gpa_t first, end;
 	int r;
 
-	if (!mem_span(m, gpa, len))
+	if (!mem_ram(m, gpa, len))
 		return -EFAULT;
 	first = align_up(gpa, PAGE);
 	end = align_down(gpa + len, PAGE);
@@ -393,7 +395,7 @@ void mem_watch(struct guest_mem *m, struct mem_watch *w)
 
 void mem_mark(struct guest_mem *m, gpa_t gpa)
 {
-	uint64_t i = page_index(m, mem_readable(m, gpa, 1));
+	uint64_t i = page_index(m, mem_span(m, gpa, 1));
 
 	/* A full barrier on x86: pairs with mem_written. */
 	atomic_fetch_or(&m->marks[i / 64], BIT(i % 64));
@@ -401,7 +403,7 @@ void mem_mark(struct guest_mem *m, gpa_t gpa)
 
 void mem_unmark(struct guest_mem *m, gpa_t gpa)
 {
-	uint64_t i = page_index(m, mem_readable(m, gpa, 1));
+	uint64_t i = page_index(m, mem_span(m, gpa, 1));
 
 	atomic_fetch_and(&m->marks[i / 64], ~BIT(i % 64));
 }

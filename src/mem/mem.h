@@ -42,16 +42,16 @@ uint64_t mem_size(const struct guest_mem *m);
 int mem_fd(const struct guest_mem *m);
 unsigned mem_regions(const struct guest_mem *m, const struct mem_region **out);
 
-/* The whole span [gpa, gpa + len) as host memory, or NULL if any byte of it is not RAM.
- * len may be 0 (any gpa in RAM). */
+/* The whole span [gpa, gpa + len) as host memory, or NULL if any byte of it is neither RAM nor ROM.
+ * len may be 0 (any gpa in them). */
 void *mem_span(const struct guest_mem *m, gpa_t gpa, uint64_t len);
 
-/* The ROM, which the guest reads and executes but does not write, and which mem_span and all that
- * devices use know nothing of; NULL: there is none. Whoever makes the machine fills it through
- * hva, before the guest runs. */
+/* Likewise, but of RAM alone: for a vCPU's writes. */
+void *mem_ram(const struct guest_mem *m, gpa_t gpa, uint64_t len);
+
+/* The ROM, which mem_regions does not have; NULL: there is none. Whoever makes the machine fills it
+ * through hva at each start: what a device is told to write there it writes. */
 const struct mem_region *mem_rom(const struct guest_mem *m);
-/* Like mem_span, of RAM or ROM: for an engine's reads and fetches. */
-const void *mem_readable(const struct guest_mem *m, gpa_t gpa, uint64_t len);
 
 gpa_t mem_gpa(const struct guest_mem *m, const void *hva); /* of what mem_span gave */
 
@@ -85,7 +85,7 @@ struct mem_watch {
 };
 /* One watch per memory; NULL: nobody watches. After it returns the old one is not called. */
 void mem_watch(struct guest_mem *m, struct mem_watch *w);
-/* The next write to the page at gpa, which is RAM (or ROM, which nobody writes), is told. Mark before reading its bytes:
+/* The next write to the page at gpa, which is RAM or ROM, is told. Mark before reading its bytes:
  * then they are new, or written comes. */
 void mem_mark(struct guest_mem *m, gpa_t gpa);
 void mem_unmark(struct guest_mem *m, gpa_t gpa);

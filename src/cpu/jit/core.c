@@ -138,7 +138,7 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 		jit_raise_err(c, X86_GP, 0);
 	if (!jit_walk(c, gva, c->mmu, ACC_FETCH, &map, &error))
 		jit_raise_pf(c, gva, error);
-	if (!mem_readable(c->env->mem, map.gpa, 4096))
+	if (!mem_span(c->env->mem, map.gpa, 4096))
 		jit_raise(c, X86_UD); /* nothing there to execute */
 	page = jit_page_look_up(k, gva, map.gpa, mode, c->cs);
 	if (!page) {

@@ -30,7 +30,7 @@ static void decoder_init(struct xlate *x)
 static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bool want_next)
 {
 	unsigned off = gva & 0xfff, n = off > 4096 - 15 ? 4096 - off : 15;
-	const uint8_t *page = mem_readable(x->c->env->mem, x->page->gpa, 4096);
+	const uint8_t *page = mem_span(x->c->env->mem, x->page->gpa, 4096);
 	struct jit_mapping map;
 	uint32_t error;
 	uint64_t next = (gva | 0xfff) + 1;
@@ -47,7 +47,7 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 			jit_raise_pf(x->c, next, error);
 		return n;
 	}
-	page = mem_readable(x->c->env->mem, map.gpa, 4096);
+	page = mem_span(x->c->env->mem, map.gpa, 4096);
 	if (!page)
 		return n;
 	x->page2 = jit_page_get(x->k, next, map.gpa, x->mode, x->cs);

@@ -199,9 +199,9 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	if (!jit_walk(c, gva, m, a, &map, &error))
 		jit_raise_pf(c, gva, error);
 	*gpa = map.gpa;
-	ram = mem_span(c->env->mem, map.gpa, 4096);
+	ram = mem_ram(c->env->mem, map.gpa, 4096);
 	/* ROM takes no writes: they go the way of MMIO, where nobody is. */
-	hva = ram || a == ACC_WRITE ? ram : (uint8_t *)mem_readable(c->env->mem, map.gpa, 4096);
+	hva = ram || a == ACC_WRITE ? ram : mem_span(c->env->mem, map.gpa, 4096);
 	if (!hva)
 		return NULL;
 	if (ram)

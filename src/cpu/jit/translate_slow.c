@@ -382,8 +382,8 @@ static bool bytes_changed(const struct xlate *x)
 		unsigned off = i->gva & 0xfff, n = (unsigned)min_u64(4096 - off, i->z.length);
 		const struct guest_mem *m = x->c->env->mem;
 
-		if (memcmp(mem_readable(m, x->page->gpa + off, n), i->bytes, n) != 0 ||
-		    (n < i->z.length && memcmp(mem_readable(m, x->page2->gpa, i->z.length - n),
+		if (memcmp(mem_span(m, x->page->gpa + off, n), i->bytes, n) != 0 ||
+		    (n < i->z.length && memcmp(mem_span(m, x->page2->gpa, i->z.length - n),
 					       i->bytes + n, i->z.length - n) != 0))
 			return true;
 	}

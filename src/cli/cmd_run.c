@@ -277,11 +277,12 @@ static int run(const struct run_opts *o, struct run_system *system)
 	struct disk_options disks = {0};
 	struct run_devices devices = {0};
 	struct net_options net = {0};
+	struct run_firmware firmware = {0};
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
 	if (r == 0)
-		r = run_firmware_config(o, system, &c, &err);
+		r = run_firmware_config(&firmware, o, system, s.name, &c, &err);
 	if (r == 0)
 		r = disk_options_parse(&disks, &o->disks, &err);
 	if (r == 0 && system)
@@ -303,6 +304,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 	disk_options_done(&disks);
 	run_devices_done(&devices);
 	net_options_done(&net);
+	run_firmware_done(&firmware);
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)

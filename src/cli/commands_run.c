@@ -22,10 +22,11 @@ static const struct option run_options[] = {
 	 "A disk: an image file, a block device or an NBD URI. The guest has them as /dev/vda, "
 	 "/dev/vdb and so on. A comma in FILE or VALUE is written twice.",
 	 .repeats = true, .parts = disk_parts},
-	{"firmware", OPT_TEXT, offsetof(struct run_opts, firmware), "bios|uefi|FILE",
+	{"firmware", OPT_TEXT, offsetof(struct run_opts, firmware), "bios|uefi|FILE[,vars=FILE]",
 	 "Start the machine as a PC does: SeaBIOS (bios), OVMF (uefi), or the ROM in FILE runs, and "
-	 "starts what it finds on disks, CDs and the network. Default: only where there is no kernel "
-	 "to start at once; then by what is on the disk or the CD."},
+	 "starts what it finds on disks, CDs and the network. vars: the template of a UEFI's variables, "
+	 "which the VM keeps. Default: only where there is no kernel to start at once; then by what is "
+	 "on the disk."},
 	{"boot", OPT_TEXT, offsetof(struct run_opts, boot), "PLACE[,PLACE]...",
 	 "Where firmware looks, in this order: disk, cdrom, net; menu: and its boot menu is shown. "
 	 "Default: disk,cdrom,net."},
@@ -128,7 +129,7 @@ static int check(const void *opts, int words, char **word, struct err *e)
 			       "an image (debian), a disk, --kernel FILE or --firmware is missing");
 	if (o->gdb_wait && !o->gdb)
 		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
-	r = run_firmware_check(o, words, e);
+	r = run_firmware_check(o, e);
 	return r < 0 ? r : run_system_check(o, words, e);
 }
 

@@ -1,38 +1,116 @@
 #include "cli/run_firmware.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/auto.h"
 #include "base/log.h"
+#include "cli/suboptions.h"
 #include "image/bootable.h"
+
+#define VARS_MAX MIB(4)
 
 struct kind {
 	const char *name, *package;
-	const char *code[3]; /* where packages put it */
+	struct {
+		const char *code, *vars; /* where packages put them; vars: a template, or NULL */
+	} files[3];
 };
 
 static const struct kind bios = {
 	"bios",
 	"seabios",
-	{"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin",
-	 "/usr/share/seabios/bios.bin"},
+	{{"/usr/share/seabios/bios-256k.bin", NULL},
+	 {"/usr/share/qemu/bios-256k.bin", NULL},
+	 {"/usr/share/seabios/bios.bin", NULL}},
+};
+static const struct kind uefi = {
+	"uefi",
+	"ovmf",
+	{{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+	 {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+	 {"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"}},
 };
 
-static int find_file(const struct kind *k, const char **code, struct err *e)
+static bool readable(const char *path)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(k->code); i++) {
-		if (!k->code[i] || access(k->code[i], R_OK) < 0)
+	return !path || access(path, R_OK) == 0;
+}
+
+static int find_files(const struct kind *k, const char **code, const char **vars, struct err *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(k->files); i++) {
+		if (!readable(k->files[i].code) || !readable(k->files[i].vars))
 			continue;
-		*code = k->code[i];
+		*code = k->files[i].code;
+		*vars = k->files[i].vars;
 		return 0;
 	}
-	return err_set(
-		e, ENOENT,
-		"--firmware %s: there is no '%s'; on Debian: apt install %s (or name a file: "
-		"--firmware FILE)",
-		k->name, k->code[0], k->package);
+	return err_set(e, ENOENT,
+		       "firmware %s: there is no '%s'; on Debian: apt install %s (or name a file: "
+		       "--firmware FILE)",
+		       k->name, k->files[0].code, k->package);
 }
+
+/* --- variables --- */
+
+static int copy(int from, int to)
+{
+	uint8_t buffer[16384];
+	uint64_t all = 0;
+	ssize_t n;
+
+	while ((n = read(from, buffer, sizeof buffer)) > 0) {
+		if ((all += (uint64_t)n) > VARS_MAX)
+			return -EFBIG;
+		if (write(to, buffer, (size_t)n) != n)
+			return errno ? -errno : -ENOSPC;
+	}
+	return n < 0 ? -errno : 0;
+}
+
+/* By a rename, so that half a copy is never a VM's variables. */
+static int make_vars(const char *path, const char *template, struct err *e)
+{
+	AUTO_CLOSE int from = open(template, O_RDONLY | O_CLOEXEC);
+	char temporary[PATH_MAX / 2 + 16];
+	AUTO_CLOSE int to = -1;
+	int r;
+
+	if (from < 0)
+		return err_sys(e, errno, "open '%s'", template);
+	snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
+	to = mkostemp(temporary, O_CLOEXEC);
+	if (to < 0)
+		return err_sys(e, errno, "'%s'", temporary);
+	r = copy(from, to);
+	if (r == 0 && rename(temporary, path) < 0)
+		r = -errno;
+	if (r < 0)
+		unlink(temporary);
+	return r < 0 ? err_sys(e, -r, "variables '%s'", path) : 0;
+}
+
+static int find_vars(struct run_firmware *f, const char *name, const char *template, struct err *e)
+{
+	struct store store;
+	int r = store_open(&store, NULL, e);
+
+	if (r < 0)
+		return r;
+	snprintf(f->vars, sizeof f->vars, "%s/efivars", store.root);
+	if (mkdir(f->vars, 0700) < 0 && errno != EEXIST)
+		return err_sys(e, errno, "'%s'", f->vars);
+	snprintf(f->vars, sizeof f->vars, "%s/efivars/%s.fd", store.root, name);
+	return access(f->vars, F_OK) == 0 ? 0 : make_vars(f->vars, template, e);
+}
+
+/* --- where it looks --- */
 
 /* --boot order=disk,cdrom,net[,menu], the order being part of the list itself. */
 static int boot_order(const char *text, struct machine_firmware *f, struct err *e)
@@ -85,31 +163,76 @@ static bool needed(const struct run_opts *o, struct run_system *system)
 
 	if (asked_for(o))
 		return true;
-	if (o->kernel || run_system_has_kernel(system, &why))
+	if (o->kernel || !system || run_system_has_kernel(system, &why))
 		return false;
 	log_info("%s: %s; starting its boot loader", system->name, why.text);
 	return true;
 }
 
-int run_firmware_config(const struct run_opts *o, struct run_system *system,
-			struct machine_config *c, struct err *e)
+/* The kind that starts what is on the disk; a BIOS where both can, as it is quicker. */
+static const struct kind *by_disk(const struct run_system *system)
 {
-	struct machine_firmware *f = &c->firmware;
-	int r = o->boot ? boot_order(o->boot, f, e) : 0;
+	int by = system ? run_system_bootable(system, NULL) : 0;
+
+	return by == BOOTABLE_UEFI ? &uefi : &bios;
+}
+
+static int choose(struct run_firmware *f, const struct run_opts *o, const struct run_system *system,
+		  const char **code, const char **template, struct err *e)
+{
+	struct {
+		const char *vars;
+	} parts = {0};
+	static const struct option table[] = {{"vars", OPT_FILE, 0, "FILE", ""}, {0}};
+	const char *word;
+	int r;
+
+	if (!o->firmware)
+		return find_files(by_disk(system), code, template, e);
+	r = suboptions_parse(table, o->firmware, &word, &parts, &f->storage, e);
+	if (r < 0)
+		return err_wrap(e, "--firmware");
+	if (!strcmp(word, bios.name) || !strcmp(word, uefi.name)) {
+		r = find_files(*word == 'b' ? &bios : &uefi, code, template, e);
+	} else {
+		*code = word;
+	}
+	if (parts.vars)
+		*template = parts.vars;
+	return r;
+}
+
+int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct run_system *system,
+			const char *name, struct machine_config *c, struct err *e)
+{
+	struct machine_firmware *m = &c->firmware;
+	const char *template = NULL;
+	int r = o->boot ? boot_order(o->boot, m, e) : 0;
 
 	if (r < 0 || !needed(o, system))
 		return r;
-	default_order(f);
+	default_order(m);
 	c->kernel_source = NULL;
-	f->debug = log_enabled(LOG_DEBUG);
-	if (o->firmware && strcmp(o->firmware, bios.name) != 0) {
-		f->code = o->firmware;
+	m->debug = log_enabled(LOG_DEBUG);
+	r = choose(f, o, system, &m->code, &template, e);
+	if (r < 0 || !template)
+		return r;
+	m->vars = template;
+	m->keep_vars = !o->ephemeral;
+	if (o->ephemeral)
 		return 0;
-	}
-	return find_file(&bios, &f->code, e);
+	r = find_vars(f, name, template, e);
+	m->vars = f->vars;
+	return r;
 }
 
-int run_firmware_check(const struct run_opts *o, bool has_word, struct err *e)
+void run_firmware_done(struct run_firmware *f)
+{
+	free(f->storage);
+	f->storage = NULL;
+}
+
+int run_firmware_check(const struct run_opts *o, struct err *e)
 {
 	if (asked_for(o) && o->kernel)
 		return err_set(e, EINVAL,

@@ -69,14 +69,12 @@ void machine_reset_devices(struct machine *m)
 	for (unsigned i = 0; i < DEV_SLOTS; i++)
 		if (m->device[i])
 			slot_type[i]->reset(m->device[i]);
-	if (m->lpc)
-		m->lpc->type->reset(m->lpc);
+	machine_reset_firmware(m);
 }
 
 void machine_free_devices(struct machine *m)
 {
-	if (m->lpc)
-		m->lpc->type->free(m->lpc);
+	machine_free_firmware(m);
 	for (unsigned i = DEV_SLOTS; i-- > 0;)
 		if (m->device[i])
 			slot_type[i]->free(m->device[i]);

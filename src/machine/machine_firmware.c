@@ -179,7 +179,24 @@ int machine_make_firmware(struct machine *m, const struct machine_config *c, str
 	    (r = give_ram_map(m, e)) < 0 || (r = give_acpi(m, e)) < 0 ||
 	    (r = give_order(m, f, e)) < 0 || (r = give_menu(m, f, e)) < 0)
 		return err_wrap(e, "firmware");
+	if (f->vars && (r = machine_flash_new(&m->flash, m, f->vars, f->keep_vars, e)) < 0)
+		return r;
 	if (!f->no_serial)
 		r = give_number(m, "etc/sercon-port", PORT_COM1, 2, e);
 	return r;
+}
+
+void machine_reset_firmware(struct machine *m)
+{
+	if (m->lpc)
+		m->lpc->type->reset(m->lpc);
+	if (m->flash)
+		machine_flash_reset(m->flash);
+}
+
+void machine_free_firmware(struct machine *m)
+{
+	machine_flash_free(m->flash);
+	if (m->lpc)
+		m->lpc->type->free(m->lpc);
 }

@@ -8,6 +8,7 @@
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_firmware.c what firmware needs that starts the machine instead
+ *   machine_flash.c    the flash with a UEFI's variables, and its file
  *   machine_run.c      the life cycle: run, requests, reboot, end
  *   machine_pause.c    all stands still, and goes on
  *   machine_gdb.c      the machine as a debugger has it
@@ -102,6 +103,7 @@ struct machine {
 	struct byte_sink *console_out;   /* where its output goes */
 	struct byte_sink serial_null;    /* where the serial port leads when nobody listens */
 	struct device *lpc;              /* with firmware; else NULL */
+	struct machine_flash *flash;     /* likewise, if it has variables */
 	struct byte_sink debug_sink;     /* what firmware says, by lines */
 	char debug_line[200];
 	uint32_t debug_len;
@@ -186,11 +188,19 @@ void machine_free_engine(struct machine *m);
 
 /* machine_firmware.c */
 WARN_UNUSED int machine_make_mem(struct machine *m, uint64_t bytes, struct err *e);
+void machine_reset_firmware(struct machine *m);
+void machine_free_firmware(struct machine *m);
 struct byte_sink *machine_debug_sink(struct machine *m); /* NULL: nobody listens */
 /* When all other devices are there. */
 WARN_UNUSED int machine_make_firmware(struct machine *m, const struct machine_config *c,
 				      struct err *e);
 void machine_acpi_config(const struct machine *m, struct acpi_config *c);
+
+/* machine_flash.c */
+WARN_UNUSED int machine_flash_new(struct machine_flash **out, struct machine *m, const char *path,
+				  bool keep, struct err *e);
+void machine_flash_reset(struct machine_flash *f);
+void machine_flash_free(struct machine_flash *f); /* accepts NULL */
 
 /* machine_boot.c: fills guest RAM with ACPI tables and the kernel, or with firmware, and vCPU 0 with
  * the entry state. RAM is all zero before. */

@@ -52,6 +52,41 @@ def grub_disk(path, script, size=4 * MIB):
         f.truncate(size)
 
 
+OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+GRUB_EFI = "/usr/lib/grub/x86_64-efi"
+FAT_AT = 2048 * SECTOR
+
+
+def efi_disk(path, files, size=40 * MIB):
+    """A disk with one partition, of UEFI's type, with files {path: bytes} in a FAT."""
+    entry = bytes([0, 0, 2, 0, 0xef, 0xff, 0xff, 0xff]) + (2048).to_bytes(4, "little") + \
+        (size // SECTOR - 2048).to_bytes(4, "little")
+    with open(path, "wb") as f:
+        f.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+        f.truncate(size)
+    fat = f"{path}@@{FAT_AT}"
+    run("mformat", "-i", fat, "-T", size // SECTOR - 2048, "-h", 16, "-s", 63, "::")
+    with tempfile.TemporaryDirectory() as d:
+        for name, content in files.items():
+            at = ""
+            for part in name.split("/")[:-1]:
+                at += "/" + part
+                subprocess.run(["mmd", "-i", fat, "-D", "s", "::" + at], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            with open(os.path.join(d, "x"), "wb") as f:
+                f.write(content)
+            run("mcopy", "-i", fat, os.path.join(d, "x"), "::/" + name)
+
+
+def grub_efi(directory, script):
+    cfg, out = os.path.join(directory, "cfg"), os.path.join(directory, "grub.efi")
+    with open(cfg, "w") as f:
+        f.write(script)
+    run("grub-mkimage", "-O", "x86_64-efi", "-o", out, "-p", "/", "-c", cfg, "echo", "halt", "reboot")
+    with open(out, "rb") as f:
+        return f.read()
+
+
 class Firmware(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.TemporaryDirectory(prefix="holon-firmware-")
@@ -90,6 +125,40 @@ class Bios(Firmware):
         with self.vm(self.path("grub.img"), "--memory", "6G", "--log-level", "debug", stderr=subprocess.STDOUT) as vm:
             got = read_until(vm.p.stdout.fileno(), b"Booting from Hard Disk")
             self.assertIn(b"0000000100000000 - 00000001d0000000 = 1 RAM", got)
+
+
+class Uefi(Firmware):
+    def setUp(self):
+        super().setUp()
+        need(OVMF, "mformat")
+
+    def test_a_disk_with_an_efi_partition_starts_by_itself(self):
+        need(GRUB_EFI, "grub-mkimage")
+        efi_disk(self.path("efi.img"), {"EFI/BOOT/BOOTX64.EFI": grub_efi(self.dir.name, "echo loader-is-up\nhalt\n")})
+        with self.vm(self.path("efi.img")) as vm:
+            got = read_until(vm.p.stdout.fileno(), b"loader-is-up")
+            self.assertIn(b"BdsDxe", got)
+            self.assertEqual(vm.status(), 0)
+
+    def test_variables_outlive_the_machine(self):
+        var = "HOLON -guid 2a1b0c9d-0000-1111-2222-333344445555"
+        script = f"setvar {var}\r\nsetvar {var} -nv -bs =0x4e4f4c4f48\r\nreset -s\r\n"
+        efi_disk(self.path("shell.img"), {"startup.nsh": script.encode()})
+        for first in True, False:
+            with self.vm("--firmware", "uefi", self.path("shell.img")) as vm:
+                got = vm.p.stdout.read()
+                self.assertEqual(vm.status(), 0)
+                self.assertEqual(b"48 4F 4C 4F 4E" in got, not first, got[-2000:])
+        with self.vm("--firmware", "uefi", "--ephemeral", self.path("shell.img")) as vm:
+            self.assertNotIn(b"48 4F 4C 4F 4E", vm.p.stdout.read())
+
+    def test_two_machines_do_not_share_variables(self):
+        efi_disk(self.path("none.img"), {})
+        with self.vm("--firmware", "uefi", self.path("none.img"), "--name", "twice") as vm:
+            read_until(vm.p.stdout.fileno(), b"Shell")
+            with self.vm("--firmware", "uefi", "--name", "twice", stderr=subprocess.STDOUT) as other:
+                self.assertIn(b"another VM of this name", other.p.stdout.read())
+                self.assertEqual(other.status(), 1)
 
 
 class Errors(Firmware):

@@ -69,6 +69,8 @@ void jit_go(struct jit_cpu *c)
 void h_pause(struct jit_cpu *c, uint64_t arg)
 {
 	c->pauses = PAUSES;
+	if (c->vm->world.members == 1)
+		return; /* it waits for time to pass, as firmware does: nobody here makes it shorter */
 	jit_still(c, WORLD_MID);
 	futex_yield();
 	jit_move(c);

@@ -19,7 +19,7 @@
 		number, 0, MSR_CONST | (flags), value                                              \
 	}
 #define MTRR_PAIR(n)                                                                               \
-	FIELD(0x200 + 2 * (n), mtrr_base[n], 0, (PHYS & ~0xfffull) | 0xff),                        \
+	FIELD(0x200 + 2 * (n), mtrr_base[n], MSR_MEM_TYPE, (PHYS & ~0xfffull) | 0xff),             \
 		FIELD(0x201 + 2 * (n), mtrr_mask[n], 0, (PHYS & ~0xfffull) | 0x800)
 #define MC_BANK(n)                                                                                 \
 	FIELD(0x400 + 4 * (n), mc_ctl[n], MSR_MC_CTL, ALL),                                        \
@@ -74,7 +74,7 @@ static const struct msr_desc table[] = {
 	FIELD(0x26e, mtrr_fixed[9], MSR_MEM_TYPES, ALL),
 	FIELD(0x26f, mtrr_fixed[10], MSR_MEM_TYPES, ALL),
 	FIELD(0x277, pat, MSR_MEM_TYPES, ALL),
-	FIELD(0x2ff, mtrr_def_type, 0, 0xcff),
+	FIELD(0x2ff, mtrr_def_type, MSR_MEM_TYPE, 0xcff),
 	VALUE(0x345, 0, 0), /* IA32_PERF_CAPABILITIES */
 	MC_BANK(0),
 	MC_BANK(1),
@@ -181,14 +181,16 @@ static bool is_canonical(uint64_t v, unsigned va_bits)
 }
 
 /* UC, WC, WT, WP, WB everywhere; UC- in the PAT alone (SDM vol. 3, 11.12.4, 11.11.2.1). */
+static bool is_mem_type(uint8_t type, bool is_pat)
+{
+	return type <= 7 && type != 2 && type != 3 && (type != 7 || is_pat);
+}
+
 static bool are_mem_types(uint64_t v, bool is_pat)
 {
-	for (unsigned i = 0; i < 8; i++, v >>= 8) {
-		uint8_t type = v & 0xff;
-
-		if (type > 7 || type == 2 || type == 3 || (type == 7 && !is_pat))
+	for (unsigned i = 0; i < 8; i++, v >>= 8)
+		if (!is_mem_type(v & 0xff, is_pat))
 			return false;
-	}
 	return true;
 }
 
@@ -197,6 +199,8 @@ bool msr_writable(const struct msr_desc *d, uint64_t v, unsigned va_bits)
 	if (d->flags & MSR_CONST)
 		return d->flags & MSR_IGNORED;
 	if (v & ~d->bits)
+		return false;
+	if (d->flags & MSR_MEM_TYPE && !is_mem_type(v & 0xff, false))
 		return false;
 	if (d->flags & MSR_CANONICAL && !is_canonical(v, va_bits))
 		return false;

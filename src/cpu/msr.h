@@ -24,6 +24,8 @@ struct cpuid_table;
 #define MSR_BY_CPUID  0x0100 /* there only if CPUID says so (msr_offered) */
 #define MSR_MC_CTL    0x0200 /* all zeros or all ones, else #GP (SDM vol. 3, 16.3.2.1) */
 
+#define MSR_MEM_TYPE 0x0400 /* the low byte is a memory type, which must exist (MTRRs) */
+
 struct msr_desc {
 	uint32_t number;
 	uint16_t offset; /* of its uint64_t in x86_state; meaningless with MSR_CONST */

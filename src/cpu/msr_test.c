@@ -65,6 +65,10 @@ static void reserved_bits_and_types_are_refused(void **unused)
 	assert_true(msr_writable(msr_find(0x277), 0x0007040600070406, 48));
 	assert_false(msr_writable(msr_find(0x277), 0x0007040600070402, 48));
 	assert_false(msr_writable(msr_find(0x250), 7, 48));
+	assert_true(msr_writable(msr_find(0x2ff), 0xc06, 48));
+	assert_false(msr_writable(msr_find(0x2ff), 0xc07, 48));
+	assert_true(msr_writable(msr_find(0x200), 0xe0000000, 48));
+	assert_false(msr_writable(msr_find(0x200), 0xe0000002, 48));
 	assert_false(msr_writable(msr_find(0xfe), 0x508, 48));
 	assert_true(msr_writable(msr_find(0x8b), 1, 48));
 }

@@ -229,6 +229,12 @@ static bool is_open(const struct user_case *c, const struct user_end *end)
 	if (end->vector != X86_AC || !decode_faulting(c, end, &z, op))
 		return false;
 	switch (z.mnemonic) {
+	case ZYDIS_MNEMONIC_VCOMPRESSPD: /* these, without a mask too */
+	case ZYDIS_MNEMONIC_VCOMPRESSPS:
+	case ZYDIS_MNEMONIC_VPCOMPRESSB:
+	case ZYDIS_MNEMONIC_VPCOMPRESSD:
+	case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+	case ZYDIS_MNEMONIC_VPCOMPRESSW:
 	case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VMASKMOVPS:
 	case ZYDIS_MNEMONIC_VPMASKMOVD:

@@ -7,7 +7,8 @@
 
 /* 32-bit user code. Its branches stay within code_start .. code_end. */
 extern char code_start[], walk[], walk_back[], walk_end[], divide[], divide_at[], last[],
-	far_jump[], far_call[], far_jcc[], far_jcc_at[], by_register[], code_end[];
+	far_jump[], far_call[], far_jcc[], far_jcc_at[], by_register[], far_loop[], far_loop_at[],
+	far_jecxz[], far_jecxz_at[], code_end[];
 __asm__(".section .text.user, \"ax\"\n"
 	".code32\n"
 	"code_start: nop\n"
@@ -31,6 +32,10 @@ __asm__(".section .text.user, \"ax\"\n"
 	"far_call: call code_end - 16\n"
 	"far_jcc: xor %eax, %eax\n"
 	"far_jcc_at: jz code_end - 16\n"
+	"far_loop: mov $0x10002, %ecx\n"
+	"far_loop_at: loop code_end - 16\n"
+	"far_jecxz: xor %ecx, %ecx\n"
+	"far_jecxz_at: jecxz code_end - 16\n"
 	"by_register: jmp *%edi\n"
 	".skip 64, 0x90\n"
 	"last: nop; nop; nop\n"
@@ -95,6 +100,11 @@ static void limits(void)
 	check_eq("where", trap.f.rip, offset(far_call));
 	check_trap("conditional jump past it", run(far_jcc, 0), GP, 0);
 	check_eq("where", trap.f.rip, offset(far_jcc_at));
+	check_trap("loop past it", run(far_loop, 0), GP, 0);
+	check_eq("where", trap.f.rip, offset(far_loop_at));
+	check_eq("its count", trap.f.rcx, 0x10002);
+	check_trap("jecxz past it", run(far_jecxz, 0), GP, 0);
+	check_eq("where", trap.f.rip, offset(far_jecxz_at));
 	check_trap("jump by register past it", run(by_register, offset(code_end) - 16), GP, 0);
 	check_eq("where", trap.f.rip, offset(by_register));
 	check_trap("run past it", run(last, 0), GP, 0);

@@ -221,6 +221,44 @@ void x_ret(struct xlate *x, const struct insn *i)
 	exit_indirect(x, i, (int)(size + drop));
 }
 
+/* (E/R)CX += by, by its width alone; flags untouched. Uses r13. */
+static void count_move(struct xlate *x, unsigned width, int by)
+{
+	struct emit *e = &x->hot;
+
+	if (width == 16) {
+		e_lea(e, false, R_13, R_CX, R_NONE, 1, by);
+		e8(e, 0x66);
+		e_rr(e, false, 0x89, R_CX, R_13);
+	} else {
+		e_lea(e, width == 64, R_CX, R_CX, R_NONE, 1, by);
+	}
+}
+
+#define ALWAYS (-1)
+
+/* The taken side of LOOPcc or JrCXZ, if cc holds too. Past the code segment's
+ * limit it is #GP, which finds the count as it was. */
+static void loop_taken(struct xlate *x, const struct insn *i, int cc, bool counts)
+{
+	uint8_t *over = NULL;
+
+	if (!x_is_past_limit(x, i)) {
+		if (cc == ALWAYS)
+			x_exit_to(x, x_branch_target(x, i));
+		else
+			exit_cc(x, (unsigned)cc, x_branch_target(x, i));
+		return;
+	}
+	if (cc != ALWAYS)
+		over = e_jcc(&x->hot, (enum cond)(cc ^ 1));
+	if (counts)
+		count_move(x, i->z.address_width, 1);
+	x_leave_to(x, &x->hot, i, h_gp, i->z.length);
+	if (over)
+		e_patch(over, x->hot.p);
+}
+
 /* LOOPcc and JrCXZ: no flags change, so the count is tested by JRCXZ (JECXZ). 16-bit counts
  * go through r13. */
 void x_loop(struct xlate *x, const struct insn *i)
@@ -234,13 +272,10 @@ void x_loop(struct xlate *x, const struct insn *i)
 
 	if (m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE)
 		x_need_host(x);
-	if (counts && width == 16) {
-		e_lea(e, false, R_13, R_CX, R_NONE, 1, -1);
-		e8(e, 0x66);
-		e_rr(e, false, 0x89, R_CX, R_13);
-	} else if (counts) {
-		e_lea(e, width == 64, R_CX, R_CX, R_NONE, 1, -1);
-	}
+	if (x_is_past_limit(x, i))
+		x_need_slot(x);
+	if (counts)
+		count_move(x, width, -1);
 	if (width == 16) { /* test CX alone, with RCX put aside */
 		e_mov(e, R_14, R_CX);
 		e8(e, 0x0f); /* movzx ecx, cx */
@@ -260,10 +295,11 @@ void x_loop(struct xlate *x, const struct insn *i)
 		e8(e, 0xeb);
 		over = e->p++;
 	} else {
-		if (m == ZYDIS_MNEMONIC_LOOP)
-			x_exit_to(x, x_branch_target(x, i));
-		else
-			exit_cc(x, m == ZYDIS_MNEMONIC_LOOPE ? CC_E : CC_NE, x_branch_target(x, i));
+		loop_taken(x, i,
+			   m == ZYDIS_MNEMONIC_LOOP    ? ALWAYS
+			   : m == ZYDIS_MNEMONIC_LOOPE ? CC_E
+						       : CC_NE,
+			   true);
 		e8(e, 0xeb);
 		over = e->p++;
 	}
@@ -271,6 +307,6 @@ void x_loop(struct xlate *x, const struct insn *i)
 	if (width == 16)
 		e_mov(e, R_CX, R_14);
 	if (!counts)
-		x_exit_to(x, x_branch_target(x, i));
+		loop_taken(x, i, ALWAYS, false);
 	*over = (uint8_t)(e->p - over - 1);
 }

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""A guest under mixed load for a long time: python3 soak.py HOLON SYSTEM [--minutes N] [--jit-cache SIZE]
+"""A guest under mixed load for minutes or hours: python3 soak.py HOLON SYSTEM RAM [--minutes N] [--cpus N]
+[--memory MIB] [--jit-cache MIB]
 
-SYSTEM is tests/system/programs/system, built. Every load runs in a loop of its own, prints a line per
-round with a digest of what it computed, and must come round within QUIET seconds. Holon's memory beyond
-guest RAM is sampled all the time. The soak fails when a load stops or computes something else,
-when memory is above LIMIT, or when its peak in the last third of the time is more than GROWTH above
-that of the third before."""
+SYSTEM and RAM are tests/system/programs/system and ram, built. Every load runs in a loop of its own,
+prints a line per round with a digest of what it computed, and must come round within QUIET seconds. RAM
+holds a third of the guest's memory all the time and looks whether every word is still what it wrote.
+Holon's memory beyond guest RAM is sampled all the time. The soak fails when a load stops or computes
+something else, when memory is above LIMIT, or when its peak in the last third of the time is more than
+GROWTH above that of the third before."""
 
 import argparse
 import os
@@ -21,6 +23,7 @@ from boot_test import MOUNTS, GuestKernel, script
 QUIET = 120          # seconds
 GROWTH = 4 << 20     # bytes
 FIXED = 24 << 20     # the program, its libraries, vCPU, devices
+FIXED_A_CPU = 4 << 20
 
 LOADS = {
     "fork": "for i in 1 2 3 4 5 6 7 8 9 10; do sh -c 'exec cat /proc/self/comm' | cat; done | md5sum",
@@ -32,13 +35,14 @@ LOADS = {
     "system": "system | md5sum",
     "module": "insmod /lib/evdev.ko && rmmod evdev; echo $? | md5sum",
 }
+RAM = "ram"  # prints its own rounds
 
 
-def init_script():
+def init_script(memory):
     text = MOUNTS + "mkdir -p /tmp; echo 1 > /proc/sys/kernel/printk\n"
     for name, command in LOADS.items():
         text += f"(while :; do s=$({command}); echo \"round {name} $s\"; done) &\n"
-    return text + "wait\n"
+    return text + f"ram {memory // 3} &\nwait\n"
 
 
 def sizes(pid):
@@ -59,10 +63,10 @@ def sizes(pid):
 class Soak:
     def __init__(self, vm, limit):
         self.vm, self.limit = vm, limit
-        self.rounds = dict.fromkeys(LOADS, 0)
+        self.rounds = dict.fromkeys([*LOADS, RAM], 0)
         self.digest, self.samples, self.rest = {}, [], b""
         self.start = time.monotonic()
-        self.last = dict.fromkeys(LOADS, self.start)
+        self.last = dict.fromkeys([*LOADS, RAM], self.start)
 
     def now(self):
         return time.monotonic() - self.start
@@ -72,6 +76,8 @@ class Soak:
         if words[:1] != ["round"] or len(words) < 3:
             return
         name, digest = words[1], words[2]
+        if name == RAM and digest != "ok":
+            raise AssertionError(text)
         if self.digest.setdefault(name, digest) != digest:
             raise AssertionError(f"{name}: {digest} instead of {self.digest[name]} in round "
                                  f"{self.rounds[name] + 1}")
@@ -117,17 +123,22 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("holon")
     p.add_argument("system")
+    p.add_argument("ram")
     p.add_argument("--minutes", type=float, default=10)
-    p.add_argument("--jit-cache", type=int, default=16, metavar="MIB", help="in MiB")
+    p.add_argument("--cpus", type=int, default=1, help="vCPUs")
+    p.add_argument("--memory", type=int, default=512, metavar="MIB")
+    p.add_argument("--jit-cache", type=int, default=16, metavar="MIB")
     o = p.parse_args()
     boot_test.HOLON = o.holon
     GuestKernel.setUpClass()
     modules = os.path.join(script("fetch-kernel", "--root"), "lib/modules")
     evdev = subprocess.check_output(["find", modules, "-name", "evdev.ko"], text=True).strip()
-    limit = (o.jit_cache << 20) * 2 + (o.jit_cache << 15) + FIXED
+    limit = FIXED_A_CPU * (o.cpus - 1) + (o.jit_cache << 20) * 2 + (o.jit_cache << 15) + FIXED
     try:
-        with GuestKernel().boot(init_script(), "--jit-cache", f"{o.jit_cache}M", "--log-level", "debug",
-                                files=[f"{evdev}:lib/evdev.ko", f"{o.system}:bin/system"]) as vm:
+        with GuestKernel().boot(init_script(o.memory), "--jit-cache", f"{o.jit_cache}M", "--log-level", "debug",
+                                "--cpus", str(o.cpus), memory=f"{o.memory}M",
+                                files=[f"{evdev}:lib/evdev.ko", f"{o.system}:bin/system",
+                                       f"{o.ram}:bin/ram"]) as vm:
             soak = Soak(vm, limit)
             soak.run(o.minutes * 60)
             for _ in range(2):  # the power button, to which nobody listens; the end

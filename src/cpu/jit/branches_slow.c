@@ -1,9 +1,10 @@
 /* branches: the ways out of a block. Direct jumps become edges, linked by the run loop the
- * first time; indirect ones go through the jump table; both go by the run loop in step mode. */
+ * first time; indirect ones go through the jump table; both go by the run loop in step mode.
+ * Calls and returns of 64-bit code: calls_slow.c. */
 #include "cpu/jit/translate.h"
 
 /* jmp or jcc to target, linked later. Not in step mode. */
-static void put_edge(struct xlate *x, uint8_t *jump, uint64_t target)
+void x_put_edge(struct xlate *x, uint8_t *jump, uint64_t target)
 {
 	x->edge[x->edges] = (struct jit_edge){
 		.target = x_code64(x) ? target : (uint32_t)target,
@@ -29,7 +30,7 @@ void x_exit_to(struct xlate *x, uint64_t target)
 		step_exit(x, &x->hot, target, x->flags);
 	} else {
 		jit_align_jump(&x->hot, 1);
-		put_edge(x, e_jmp(&x->hot), target);
+		x_put_edge(x, e_jmp(&x->hot), target);
 	}
 }
 
@@ -40,7 +41,7 @@ static void exit_cc(struct xlate *x, unsigned cc, uint64_t target)
 		step_exit(x, &x->cold, target, x->flags);
 	} else {
 		jit_align_jump(&x->hot, 2);
-		put_edge(x, e_jcc(&x->hot, cc), target);
+		x_put_edge(x, e_jcc(&x->hot, cc), target);
 	}
 }
 
@@ -51,7 +52,7 @@ static bool has_limit(const struct xlate *x)
 
 /* ja to the returned place when the address in r14 is not canonical, or past the code segment's
  * limit: a near branch faults before it changes anything. Uses r13. */
-static uint8_t *check_target(struct xlate *x, struct emit *e)
+uint8_t *x_check_target(struct xlate *x, struct emit *e)
 {
 	if (!x_code64(x)) {
 		e_alu_imm(e, false, 7, R_14, (int32_t)x->cs.limit);
@@ -80,7 +81,7 @@ void x_leave_to(struct xlate *x, struct emit *e, const struct insn *i, jit_helpe
 /* Out to the run loop, for the address in r14; rSP += stack_by if that is a good one. */
 static void exit_unknown(struct xlate *x, struct emit *e, const struct insn *i, int stack_by)
 {
-	uint8_t *bad = x_code64(x) ? check_target(x, e) : NULL;
+	uint8_t *bad = x_code64(x) ? x_check_target(x, e) : NULL;
 
 	if (stack_by)
 		e_lea(e, true, R_15, R_15, R_NONE, 1, stack_by);
@@ -99,7 +100,7 @@ static void exit_indirect(struct xlate *x, const struct insn *i, int stack_by)
 
 	x->done = true;
 	if (has_limit(x)) {
-		e_patch(check_target(x, e), x->cold.p);
+		e_patch(x_check_target(x, e), x->cold.p);
 		x_leave_to(x, &x->cold, i, h_gp, i->z.length);
 	}
 	if (!x_code64(x) && stack_by) {
@@ -135,7 +136,7 @@ bool x_is_past_limit(const struct xlate *x, const struct insn *i)
 }
 
 /* The value of a near JMP's or CALL's operand, in r14. */
-static void indirect_target(struct xlate *x, const struct insn *i)
+void x_indirect_target(struct xlate *x, const struct insn *i)
 {
 	unsigned size = i->z.operand_width / 8u;
 
@@ -173,7 +174,7 @@ void x_jmp(struct xlate *x, const struct insn *i)
 		return;
 	}
 	x_need_slot(x);
-	indirect_target(x, i);
+	x_indirect_target(x, i);
 	x_clobber(x);
 	exit_indirect(x, i, 0);
 }
@@ -183,12 +184,16 @@ void x_call(struct xlate *x, const struct insn *i)
 	bool direct = i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	unsigned size = i->z.operand_width / 8u;
 
+	if (x_is_paired(x, i)) {
+		x_call_paired(x, i);
+		return;
+	}
 	x_need_slot(x);
 	if (!direct) {
-		indirect_target(x, i);
+		x_indirect_target(x, i);
 		e_store(&x->hot, OFF(tmp[0]), R_14);
 		if (x_code64(x) || has_limit(x)) {
-			e_patch(check_target(x, &x->hot), x->cold.p);
+			e_patch(x_check_target(x, &x->hot), x->cold.p);
 			x_leave_to(x, &x->cold, i, h_gp, i->z.length);
 		}
 	}
@@ -214,6 +219,10 @@ void x_ret(struct xlate *x, const struct insn *i)
 	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
 	    i->op[0].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		drop = (uint16_t)i->op[0].imm.value.u;
+	if (x_is_paired(x, i)) {
+		x_ret_paired(x, i, drop);
+		return;
+	}
 	x_need_slot(x);
 	x_stack(x, i, 0, size, SITE_READ);
 	x_clobber(x);

@@ -235,25 +235,30 @@ static bool is_same_page(const struct jit_block *from, const struct jit_block *b
 	return b->page == from->page && !b->page2;
 }
 
-/* A way that never polls always leads upwards on one page: so every loop polls. */
-static bool may_skip_poll(const struct jit_block *from, const struct jit_block *b)
+/* A way that never polls always leads upwards on one page: so every loop polls. Calls do, so that
+ * many of them, one in the other, cannot take forever. */
+static bool may_skip_poll(const struct jit_edge *e, const struct jit_block *from,
+			  const struct jit_block *b)
 {
-	return is_same_page(from, b) && b->gva > from->gva;
+	return !e->call && is_same_page(from, b) && b->gva > from->gva;
 }
 
-static unsigned slot_entry(const struct jit_block *from, const struct jit_block *b)
+static unsigned slot_entry(const struct jit_edge *e, const struct jit_block *from,
+			   const struct jit_block *b)
 {
-	return !is_same_page(from, b) ? b->guard : may_skip_poll(from, b) ? b->entry_b : b->entry_s;
+	return !is_same_page(from, b)      ? b->guard
+	       : may_skip_poll(e, from, b) ? b->entry_b
+					   : b->entry_s;
 }
 
 /* Where e enters b; NULL: by its stub, which saves the flags first. */
 static const uint8_t *entry_for(const struct jit_edge *e, const struct jit_block *from,
 				const struct jit_block *b)
 {
-	if ((e->flags & FLAGS_HOST) && b->needs_host_flags && may_skip_poll(from, b))
+	if ((e->flags & FLAGS_HOST) && b->needs_host_flags && may_skip_poll(e, from, b))
 		return b->start + b->entry_h;
 	if ((e->flags & FLAGS_SLOT) || b->flags_dead)
-		return b->start + slot_entry(from, b);
+		return b->start + slot_entry(e, from, b);
 	return b->needs_host_flags ? NULL : b->start + b->entry_h; /* saves them, then the guard */
 }
 
@@ -266,7 +271,7 @@ void jit_edge_link(struct jit_cache *k, struct jit_edge *e, struct jit_block *b)
 		return;
 	to = entry_for(e, from, b);
 	if (!to) {
-		patch_live(jit_edge_glue(k, e), b->start + slot_entry(from, b));
+		patch_live(jit_edge_glue(k, e), b->start + slot_entry(e, from, b));
 		e->glued = true;
 	}
 	if (to)

@@ -51,6 +51,7 @@ struct jit_edge {
 	uint8_t index : 5; /* among the block's edges */
 	uint8_t flags : 2; /* FLAGS_* at the jump */
 	uint8_t glued : 1; /* linked through the stub's jump (flags had to be saved first) */
+	bool call;         /* the jump is a call */
 };
 
 /* For each guest instruction that can trap natively: from host to guest. */
@@ -128,6 +129,7 @@ struct jit_cache {
 	/* code made at start-up, kept by flushes (thunks.c) */
 	uint8_t *hot_start, *cold_start;
 	const void *enter, *out, *exit_lookup, *exit_indirect, *exit_edge, *exit_step, *resume;
+	const void *return_top, *return_other, *call_unknown;
 	const void *miss, *bounce_in, *bounce_out, *seg_addr, *helper[HELPERS_MAX];
 };
 

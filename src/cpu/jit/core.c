@@ -263,6 +263,16 @@ static int enter(struct jit_cpu *c, const uint8_t *entry)
 	return go(jit_rx(&c->vm->cache, entry));
 }
 
+/* A return to tmp[0], which the jump table does not know. It stands at st.rip. */
+static void finish_return(struct jit_cpu *c)
+{
+	if (!jit_canonical(c, c->tmp[0])) {
+		c->st.gpr[X86_RSP] -= 8;
+		jit_raise_err(c, X86_GP, 0);
+	}
+	c->st.rip = c->tmp[0];
+}
+
 static void run_block(struct jit_cpu *c)
 {
 	struct jit_cache *k = &c->vm->cache;
@@ -274,12 +284,14 @@ static void run_block(struct jit_cpu *c)
 		struct jit_jump *j = &c->jump[c->mmu][jit_jump_slot(c->st.rip)];
 		struct jit_edge *e;
 		uint64_t flushes = k->flushes;
+		enum jit_leave why;
 
 		j->gva = c->st.rip;
 		j->code = jit_rx(k, b->start + b->guard);
-		enum jit_leave why = (enum jit_leave)enter(c, b->start + b->guard);
-
+		why = (enum jit_leave)enter(c, b->start + b->guard);
 		c->p->step_once = why == LEAVE_STEP;
+		if (why == LEAVE_RETURN)
+			finish_return(c);
 		if (why != LEAVE_EDGE)
 			return;
 		e = jit_at(k, (jit_ref)c->tmp[3]);

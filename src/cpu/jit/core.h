@@ -5,7 +5,7 @@
 #include "cpu/jit/cache.h"
 
 /* Why translated code, or a helper, came back to the run loop. */
-enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN };
+enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RETURN, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN };
 
 /* What set_debug asked for (debug.c). */
 struct jit_debug {

@@ -288,6 +288,13 @@ static inline uint8_t *e_jmp(struct emit *e)
 	return e->p - 4;
 }
 
+static inline uint8_t *e_call(struct emit *e)
+{
+	e8(e, 0xe8);
+	e32(e, 0);
+	return e->p - 4;
+}
+
 /* Both addresses in the same mapping. */
 static inline void e_patch(uint8_t *rel32, const uint8_t *target)
 {
@@ -308,7 +315,5 @@ static inline void e_jcc_to(struct emit *e, unsigned cc, const uint8_t *target)
 
 static inline void e_call_to(struct emit *e, const uint8_t *target)
 {
-	e8(e, 0xe8);
-	e32(e, 0);
-	e_patch(e->p - 4, target);
+	e_patch(e_call(e), target);
 }

@@ -138,6 +138,8 @@ struct jit_cpu {
 	uint32_t tables_mode[MMU_COUNT]; /* for which this index's jump and instruction TLBs are */
 	uint64_t tmp[4];                 /* scratch within one guest instruction */
 	uint64_t host_rsp;               /* stack pointer of jit_enter's frame */
+	uint64_t host_low;               /* how far translated code's calls may move it */
+	uint64_t kept_rsp;               /* where it stood when C was called */
 	uint32_t itlb_id[3][JIT_ITLB_SIZE]; /* id of the code page mapped there; 0: none */
 	struct jit_jump jump[3][JIT_JUMP_SIZE];
 	uint8_t bounce[256] __attribute__((aligned(64))); /* an operand that is not plain RAM */

@@ -261,9 +261,6 @@ const struct rule *jit_rule(const ZydisDecodedInstruction *z)
 		return &copy_rule;
 	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && z->raw.rex.B) /* AMD's do XCHG R8, RAX */
 		return &copy_rule;
-	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && (z->attributes & ZYDIS_ATTRIB_HAS_REX) &&
-	    z->raw.rex.B)
-		return &copy_rule; /* processors take it for XCHG with R8 */
 	return &rules[z->mnemonic];
 }
 

@@ -145,7 +145,6 @@ static bool category_forbidden(ZydisInstructionCategory c)
 	case ZYDIS_CATEGORY_POP:
 	case ZYDIS_CATEGORY_PUSH:
 	case ZYDIS_CATEGORY_RDWRFSGS:
-	case ZYDIS_CATEGORY_RET:
 	case ZYDIS_CATEGORY_SEGOP:
 	case ZYDIS_CATEGORY_SGX:
 	case ZYDIS_CATEGORY_SMAP:
@@ -243,6 +242,34 @@ static bool mnemonic_forbidden(ZydisMnemonic m)
 	}
 }
 
+static bool is_reg(const ZydisDecodedOperand *op, ZydisRegister r)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value == r;
+}
+
+static bool is_field(const ZydisDecodedOperand *op, int64_t off)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS &&
+	       op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE &&
+	       op->mem.disp.value == off;
+}
+
+/* Calls, returns, and what keeps them within bounds: cmp rsp, gs:[host_low]; mov rsp, gs:[host_rsp] */
+static bool may_name_rsp(const struct walk *w)
+{
+	switch (w->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_RET: return true;
+	case ZYDIS_MNEMONIC_CMP:
+		return is_reg(&w->op[0], ZYDIS_REGISTER_RSP) &&
+		       is_field(&w->op[1], offsetof(struct jit_cpu, host_low));
+	case ZYDIS_MNEMONIC_MOV:
+		return is_reg(&w->op[0], ZYDIS_REGISTER_RSP) &&
+		       is_field(&w->op[1], offsetof(struct jit_cpu, host_rsp));
+	default: return false;
+	}
+}
+
 static int check_registers(struct walk *w)
 {
 	for (unsigned n = 0; n < w->z.operand_count; n++) {
@@ -262,7 +289,7 @@ static int check_registers(struct walk *w)
 		    r == ZYDIS_REGISTER_GDTR || r == ZYDIS_REGISTER_IDTR)
 			return bad(w, "names a system register");
 		if (insn_is_gpr(r) && !insn_is_high_byte(r) && insn_gpr(r) == R_SP &&
-		    w->z.mnemonic != ZYDIS_MNEMONIC_CALL)
+		    !may_name_rsp(w))
 			return bad(w, "names RSP");
 	}
 	return 0;
@@ -295,8 +322,18 @@ static const struct span {
 		offsetof(struct jit_cpu, f),                                                       \
 			offsetof(struct jit_cpu, f) + sizeof(((struct jit_cpu *)NULL)->f)          \
 	}
-	FIELD(st.gpr), FIELD(st.rip), FIELD(st.rflags), FIELD(flags),
-	FIELD(ea),     FIELD(ea_seg), FIELD(tmp),       FIELD(pauses),
+	FIELD(mode),
+	FIELD(mmu),
+	FIELD(st.kernel_gs_base),
+	FIELD(st.seg[X86_GS].base),
+	FIELD(st.gpr),
+	FIELD(st.rip),
+	FIELD(st.rflags),
+	FIELD(flags),
+	FIELD(ea),
+	FIELD(ea_seg),
+	FIELD(tmp),
+	FIELD(pauses),
 };
 
 static int check_gs(struct walk *w, const struct facts *f, const ZydisDecodedOperand *op)
@@ -335,7 +372,7 @@ static int check_memory(struct walk *w, const struct place *at)
 		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY ||
 		    op->mem.type == ZYDIS_MEMOP_TYPE_AGEN ||
 		    (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
-		     w->z.mnemonic == ZYDIS_MNEMONIC_CALL))
+		     (w->z.mnemonic == ZYDIS_MNEMONIC_CALL || w->z.mnemonic == ZYDIS_MNEMONIC_RET)))
 			continue;
 		if (op->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 			return bad(w, "an odd memory operand");
@@ -360,11 +397,6 @@ static int check_memory(struct walk *w, const struct place *at)
 }
 
 /* --- what the instruction leaves behind --- */
-
-static bool is_reg(const ZydisDecodedOperand *op, ZydisRegister r)
-{
-	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value == r;
-}
 
 static bool writes_r14(const struct walk *w)
 {
@@ -466,9 +498,16 @@ static int follow(struct walk *w, const struct place *at)
 	facts_after(&facts, &w->z, w->op, false);
 	switch (w->z.meta.category) {
 	case ZYDIS_CATEGORY_CALL:
-		if (!direct || !is_thunk(w, target_of(w)))
-			return bad(w, "calls what is no thunk");
-		return visit(w, next, state_after_call(w, target_of(w)));
+		if (direct && is_thunk(w, target_of(w)))
+			return visit(w, next, state_after_call(w, target_of(w)));
+		if (!direct && !is_field(&w->op[0], offsetof(struct jit_cpu, tmp[0])))
+			return bad(w, "an indirect call");
+		r = !direct || (!w->fresh && is_entry(w, target_of(w)))
+			    ? 0
+			    : visit(w, target_of(w), RAW);
+		return r < 0 ? r : visit(w, next, RAW);
+	case ZYDIS_CATEGORY_RET:
+		return w->z.opcode == 0xc3 && w->z.length == 1 ? 0 : bad(w, "an odd return");
 	case ZYDIS_CATEGORY_UNCOND_BR: return direct ? branch_to(w, at) : indirect_jump(w);
 	case ZYDIS_CATEGORY_COND_BR:
 		r = branch_to(w, at);

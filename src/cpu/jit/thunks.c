@@ -1,7 +1,7 @@
 /* thunks: the fixed pieces of host code, made once per cache: ways into translated code,
  * out of it, and from it into C. Guest registers live in the host's of the same number,
  * but RSP in R15, and R13-R15 in jit_cpu (host R13, R14 are scratch); the host's RSP is the
- * host's stack, a multiple of 16 in translated code. GS points at the jit_cpu. */
+ * host's stack, on which translated code's calls stand (calls_slow.c). GS points at the jit_cpu. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/insn.h"
 
@@ -60,6 +60,12 @@ static void bring_fpu_back(struct emit *e)
 	e_patch(live, e->p);
 }
 
+static void align_stack(struct emit *e)
+{
+	e_store(e, OFF(kept_rsp), R_SP);
+	e_alu_imm(e, true, 4, R_SP, -16);
+}
+
 static const void *here(const struct jit_cache *k, const struct emit *e)
 {
 	return jit_rx(k, e->p);
@@ -77,19 +83,10 @@ static void leave(struct jit_cache *k, struct emit *e, enum jit_leave why)
 	e_jmp_to(e, rw(k, k->out));
 }
 
-static void make_enter(struct jit_cache *k, struct emit *e)
-{
-	k->enter = here(k, e);
-	for (unsigned i = 0; i < sizeof callee_saved; i++)
-		push(e, callee_saved[i]);
-	e_alu_imm(e, true, 5, R_SP, 8);
-	e_store(e, OFF(host_rsp), R_SP);
-	e_mov(e, R_13, R_DI);
-	load_guest(e, true);
-	e8(e, 0x41); /* jmp r13 */
-	e8(e, 0xff);
-	e8(e, 0xe5);
+#define CALLS_BYTES KIB(32) /* of the host's stack that translated code's calls may take */
 
+static void make_out(struct jit_cache *k, struct emit *e)
+{
 	k->out = here(k, e);
 	e_load(e, R_SP, OFF(host_rsp));
 	e_alu_imm(e, true, 0, R_SP, 8);
@@ -98,8 +95,60 @@ static void make_enter(struct jit_cache *k, struct emit *e)
 	e8(e, 0xc3);
 }
 
+/* The host's stack starts with the address of return_top. */
+static void make_enter(struct jit_cache *k, struct emit *e)
+{
+	k->enter = here(k, e);
+	for (unsigned i = 0; i < sizeof callee_saved; i++)
+		push(e, callee_saved[i]);
+	e_mov_imm(e, R_13, (uint64_t)k->return_top);
+	push(e, R_13);
+	e_store(e, OFF(host_rsp), R_SP);
+	e_lea(e, true, R_13, R_SP, R_NONE, 1, -(int32_t)CALLS_BYTES);
+	e_store(e, OFF(host_low), R_13);
+	e_mov(e, R_13, R_DI);
+	load_guest(e, true);
+	e8(e, 0x41); /* jmp r13 */
+	e8(e, 0xff);
+	e8(e, 0xe5);
+}
+
+/* r13 += offset of the jump table of the MMU index under way; uses r14, whose value is in tmp[0] */
+static void add_table(struct emit *e)
+{
+	e_load32(e, R_14, OFF(mmu));
+	e_rex(e, false, 0, 0, R_14); /* shl r14d, log2(sizeof jump[0]) */
+	e8(e, 0xc1);
+	e8(e, 0xe0 | (R_14 & 7));
+	e8(e, JIT_JUMP_BITS + 4);
+	e_rr(e, false, 0x01, R_13, R_14);
+	e_load(e, R_14, OFF(tmp[0]));
+}
+
+/* A guest's return to r14 has come to where it is not expected, flags in the slot: return_top where
+ * the host's stack has nothing more. */
+static void make_returns(struct jit_cache *k, struct emit *e)
+{
+	uint8_t *unknown;
+
+	k->return_top = here(k, e);
+	e_load(e, R_SP, OFF(host_rsp));
+	k->return_other = here(k, e);
+	e_store(e, OFF(tmp[0]), R_14);
+	e_jump_slot(e);
+	add_table(e);
+	e_op_base(e, true, true, 0x3b, R_14, R_13, (int32_t)OFF(jump[0][0].gva));
+	unknown = e_jcc(e, CC_NE);
+	e_op_base(e, true, false, 0xff, 4, R_13, (int32_t)OFF(jump[0][0].code));
+	e_patch(unknown, e->p);
+	store_guest(e);
+	leave(k, e, LEAVE_RETURN);
+}
+
 static void make_exits(struct jit_cache *k, struct emit *e)
 {
+	k->call_unknown = here(k, e); /* called; tmp[1]: target */
+	e_load(e, R_14, OFF(tmp[1]));
 	k->exit_indirect = here(k, e); /* r14: target */
 	e_store(e, OFF(st.rip), R_14);
 	k->exit_lookup = here(k, e);
@@ -117,7 +166,7 @@ static void make_exits(struct jit_cache *k, struct emit *e)
 }
 
 /* Goes on at st.rip after a helper that jumped: straight to the next block if nothing wants
- * attention and the jump table knows it. Guest registers are stored. */
+ * attention and the jump table knows it. Guest registers are stored, and so is RSP. */
 static void make_resume(struct jit_cache *k, struct emit *e)
 {
 	uint8_t *out[8];
@@ -150,6 +199,7 @@ static void make_resume(struct jit_cache *k, struct emit *e)
 	out[n++] = e_jcc(e, CC_NE);
 	e_op_base(e, true, true, 0x8b, R_14, R_13, (int32_t)OFF(jump[0][0].code));
 	bring_fpu_back(e); /* keeps r14 */
+	e_load(e, R_SP, OFF(kept_rsp));
 	load_guest(e, true);
 	e8(e, 0x41); /* jmp r14 */
 	e8(e, 0xff);
@@ -169,9 +219,9 @@ static const void *make_query(struct jit_cache *k, struct emit *e, const void *f
 	e_load(e, R_DI, OFF(self));
 	e_mov(e, R_SI, R_14);
 	e_mov32(e, R_DX, R_13);
-	e_alu_imm(e, true, 5, R_SP, 8);
+	align_stack(e);
 	call_c(e, fn);
-	e_alu_imm(e, true, 0, R_SP, 8);
+	e_load(e, R_SP, OFF(kept_rsp));
 	e_mov(e, R_14, R_AX);
 	load_guest(e, false);
 	e8(e, 0xc3);
@@ -198,12 +248,11 @@ static const void *make_helper(struct jit_cache *k, struct emit *e, jit_helper *
 	e_store(e, OFF(tmp[2]), R_14);
 	e_load(e, R_DI, OFF(self));
 	e_mov(e, R_SI, R_14);
-	if (kind == HELPER_PLAIN)
-		e_alu_imm(e, true, 5, R_SP, 8);
+	align_stack(e);
 	call_c(e, (const void *)h);
 	if (kind == HELPER_PLAIN) {
 		bring_fpu_back(e);
-		e_alu_imm(e, true, 0, R_SP, 8);
+		e_load(e, R_SP, OFF(kept_rsp));
 		e_cmp_gs32(e, OFF(attention), 0);
 		uint8_t *stop = e_jcc(e, CC_NE);
 
@@ -257,6 +306,8 @@ void jit_thunks_make(struct jit_cache *k)
 {
 	struct emit e = {k->hot};
 
+	make_out(k, &e);
+	make_returns(k, &e);
 	make_enter(k, &e);
 	make_exits(k, &e);
 	make_resume(k, &e);

@@ -101,6 +101,11 @@ void x_liveness(struct xlate *x);
 
 /* --- branches_slow.c --- */
 void x_exit_to(struct xlate *x, uint64_t target);
+/* jump: displacement of a jump or call to target, which is linked later. Not in step mode. */
+void x_put_edge(struct xlate *x, uint8_t *jump, uint64_t target);
+/* ja to the returned place when a near branch to r14 faults. Uses r13. */
+uint8_t *x_check_target(struct xlate *x, struct emit *e);
+void x_indirect_target(struct xlate *x, const struct insn *i); /* r14 = i's operand */
 /* Leaves for a helper that does not come back here. */
 void x_leave_to(struct xlate *x, struct emit *e, const struct insn *i, jit_helper *h, uint64_t arg);
 uint64_t x_branch_target(const struct xlate *x, const struct insn *i);
@@ -114,6 +119,15 @@ void x_loop(struct xlate *x, const struct insn *i);
 /* --- system_slow.c --- */
 bool x_system(struct xlate *x, const struct insn *i);        /* false: it takes its helper */
 void x_mov_from_sreg(struct xlate *x, const struct insn *i); /* to a general register */
+
+/* --- calls_slow.c --- */
+bool x_is_paired(const struct xlate *x, const struct insn *i);
+void x_call_paired(struct xlate *x, const struct insn *i);
+void x_ret_paired(struct xlate *x, const struct insn *i, unsigned drop);
+
+/* --- translate_slow.c --- */
+/* Is p still mapped where it was? The displacement of the jump that is taken if not. */
+uint8_t *x_guard(struct xlate *x, const struct jit_page *p);
 
 /* --- flags (translate_slow.c) --- */
 void x_save_flags(struct emit *e);

@@ -275,13 +275,13 @@ static void poll(struct xlate *x, uint8_t **to_stub)
 	*to_stub = e_jcc(&x->hot, CC_NE);
 }
 
-static void put_guard(struct xlate *x, const struct jit_page *p, uint8_t **to_stub)
+uint8_t *x_guard(struct xlate *x, const struct jit_page *p)
 {
 	e_cmp_gs32(&x->hot,
 		   OFF(itlb_id) +
 			   (uint32_t)(x->mmu * JIT_ITLB_SIZE + (p->gva >> 12) % JIT_ITLB_SIZE) * 4,
 		   p->id);
-	*to_stub = e_jcc(&x->hot, CC_NE);
+	return e_jcc(&x->hot, CC_NE);
 }
 
 /* In the hot code, of an entry; they are all within the first hundred bytes. */
@@ -307,10 +307,10 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 	if (want == FLAGS_SLOT)
 		x_save_flags(&x->hot);
 	b->guard = offset(x);
-	put_guard(x, x->page, &to_stub[n++]);
+	to_stub[n++] = x_guard(x, x->page);
 	b->entry_s = offset(x);
 	if (x->page2)
-		put_guard(x, x->page2, &to_stub[n++]);
+		to_stub[n++] = x_guard(x, x->page2);
 	poll(x, &to_stub[n++]);
 	b->entry_b = offset(x);
 	x->flags = FLAGS_SLOT;

@@ -8,6 +8,8 @@ static void catch_up(struct jit_cpu *c)
 {
 	struct jit_priv *p = c->p;
 
+	if (p->unwrites)
+		jit_fpu_leave(c); /* windows are not quick */
 	if (p->unwrites == 1)
 		jit_tlb_unwrite(c, p->unwrite);
 	else if (p->unwrites)

@@ -216,8 +216,8 @@ int vm_init(struct vm *vm, const struct engine *engine, uint64_t ram_bytes, stru
 	vm->engine = engine;
 	vm->lapic.ops = &quiet_lapic;
 	fake_clock_init(&vm->clock);
-	if ((r = mem_new(&vm->mem, ram_bytes, e)) < 0 || (r = map_bus(vm, e)) < 0 ||
-	    (r = cpuid_host(&vm->cpuid, &opts, e)) < 0)
+	if ((r = mem_new_with_rom(&vm->mem, ram_bytes, vm->rom_bytes, e)) < 0 ||
+	    (r = map_bus(vm, e)) < 0 || (r = cpuid_host(&vm->cpuid, &opts, e)) < 0)
 		return r;
 	vm->env = (struct engine_env){.mem = vm->mem,
 				      .bus = vm->bus,

@@ -26,6 +26,7 @@ struct vm {
 	struct bus *bus;
 	struct fake_clock clock;
 	struct cpuid_table cpuid;
+	uint64_t rom_bytes; /* set before vm_init: a ROM below 4 GiB */
 	bool windows; /* JIT: set before vm_init, user code has a window from its first entry */
 	struct engine_env env;
 	struct engine_vm *engine_vm;

@@ -44,15 +44,10 @@ static uint16_t get16(const uint8_t *p)
 }
 
 /* --- components --- */
-struct component {
-	uint32_t offset, size;
-	bool aligned; /* to 64 bytes in compacted format */
-};
-
-static struct component component(const struct jit_cpu *c, unsigned i)
+static struct jit_component look_up(const struct jit_cpu *c, unsigned i)
 {
 	const struct cpuid_table *t = c->env->cpuid;
-	struct component x = {0};
+	struct jit_component x = {.known = true};
 
 	for (unsigned k = 0; k < t->count; k++) {
 		const struct cpuid_leaf *l = &t->leaf[k];
@@ -66,6 +61,15 @@ static struct component component(const struct jit_cpu *c, unsigned i)
 	if (x.offset + x.size > X86_XSAVE_BYTES)
 		x.size = 0;
 	return x;
+}
+
+static struct jit_component component(struct jit_cpu *c, unsigned i)
+{
+	if (i >= ARRAY_SIZE(c->component)) /* none that is carried */
+		return look_up(c, i);
+	if (!c->component[i].known)
+		c->component[i] = look_up(c, i);
+	return c->component[i];
 }
 
 /* The bytes of a component that this mode can reach: 8 registers outside 64-bit mode. */
@@ -100,7 +104,7 @@ void fpu_materialize(struct jit_cpu *c, uint64_t components)
 	if (init & XCR0_SSE)
 		memset(x + OFF_XMM, 0, OFF_XMM_END - OFF_XMM);
 	for (unsigned i = 2; i < 63 && init >> i; i++) {
-		struct component comp = component(c, i);
+		struct jit_component comp = component(c, i);
 
 		if (init >> i & 1)
 			memset(x + comp.offset, 0, comp.size);
@@ -241,14 +245,14 @@ static uint64_t requested(const struct jit_cpu *c)
 }
 
 /* Where component i stands in an image whose XCOMP_BV is layout (0: standard format). */
-static uint32_t place(const struct jit_cpu *c, uint64_t layout, unsigned i)
+static uint32_t place(struct jit_cpu *c, uint64_t layout, unsigned i)
 {
 	uint32_t at = LEGACY_BYTES + HEADER_BYTES;
 
 	if (!(layout & COMPACTED))
 		return component(c, i).offset;
 	for (unsigned k = 2; k <= i; k++) {
-		struct component x;
+		struct jit_component x;
 
 		if (!(layout >> k & 1))
 			continue;
@@ -261,7 +265,7 @@ static uint32_t place(const struct jit_cpu *c, uint64_t layout, unsigned i)
 	return at;
 }
 
-static uint32_t image_size(const struct jit_cpu *c, uint64_t layout, uint64_t components)
+static uint32_t image_size(struct jit_cpu *c, uint64_t layout, uint64_t components)
 {
 	uint32_t size = LEGACY_BYTES + HEADER_BYTES;
 
@@ -291,7 +295,7 @@ static void save_legacy(struct jit_cpu *c, uint64_t gva, uint64_t save, bool mxc
 static void save_extended(struct jit_cpu *c, uint64_t gva, uint64_t save, uint64_t layout)
 {
 	for (unsigned i = 2; i < 63 && save >> i; i++) {
-		struct component x;
+		struct jit_component x;
 		uint32_t len;
 
 		if (!(save >> i & 1))
@@ -375,7 +379,7 @@ static void take_components(struct jit_cpu *c, const uint8_t *image, uint64_t la
 	else if (rfbm & XCR0_SSE)
 		memset(x + OFF_XMM, 0, xmm_bytes(c));
 	for (unsigned i = 2; i < 63 && rfbm >> i; i++) {
-		struct component comp = component(c, i);
+		struct jit_component comp = component(c, i);
 		uint32_t len = reachable(c, i, comp.size);
 
 		if (from >> i & 1)

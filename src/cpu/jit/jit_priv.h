@@ -101,6 +101,12 @@ struct jit_exception {
 	uint32_t error;
 };
 
+struct jit_component { /* of the XSAVE area, as CPUID has it */
+	uint32_t offset, size;
+	bool aligned; /* to 64 bytes in compacted format */
+	bool known;   /* looked up already */
+};
+
 struct jit_cpu {
 	/* GS points at the TLB; the rest is reached by displacement. */
 	struct jit_tlb_row tlb[JIT_TLB_SIZE];
@@ -119,15 +125,16 @@ struct jit_cpu {
 	bool no_trap;             /* the instruction cleared TF before its single-step trap */
 	uint8_t dr6_hits;         /* data breakpoints touched that are not reported yet */
 	bool committed; /* the helper has changed state, and cannot begin anew (debug.c) */
-	struct jit_exception exc; /* under delivery or raised */
-	uint64_t tsc_offset;      /* guest TSC = host TSC + this */
-	uint64_t frozen_tsc;      /* the guest's, while it stands still */
-	uint8_t phys_bits;        /* physical address width that CPUID offers */
-	bool gib_pages;           /* CPUID offers 1G pages */
-	uint32_t cr4_offered;     /* bits that CPUID lets the guest set */
-	uint64_t ea;              /* memory operand of the helper being called: offset in ... */
-	uint8_t ea_seg;           /* ... this segment (enum x86_sreg) */
-	uint32_t pauses;          /* PAUSEs until others get the host's CPU (h_pause) */
+	struct jit_exception exc;          /* under delivery or raised */
+	uint64_t tsc_offset;               /* guest TSC = host TSC + this */
+	uint64_t frozen_tsc;               /* the guest's, while it stands still */
+	struct jit_component component[8]; /* fpu_slow.c's */
+	uint8_t phys_bits;                 /* physical address width that CPUID offers */
+	bool gib_pages;                    /* CPUID offers 1G pages */
+	uint32_t cr4_offered;              /* bits that CPUID lets the guest set */
+	uint64_t ea;     /* memory operand of the helper being called: offset in ... */
+	uint8_t ea_seg;  /* ... this segment (enum x86_sreg) */
+	uint32_t pauses; /* PAUSEs until others get the host's CPU (h_pause) */
 
 	struct vcpu vcpu;
 	struct jit_vm *vm;

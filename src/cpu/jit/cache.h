@@ -79,7 +79,7 @@ struct jit_block {
 	bool both : 1; /* in step mode: it reads and writes its operand, and nobody may come between */
 };
 
-#define PAGE_BUCKETS 16
+#define PAGE_BUCKETS 32
 struct jit_page {
 	uint64_t gva; /* page-aligned */
 	gpa_t gpa;

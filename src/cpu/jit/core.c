@@ -113,7 +113,7 @@ void jit_mode_update(struct jit_cpu *c)
 	c->mode = mode;
 	c->cs = cs;
 	if (c->tables_mode[c->mmu] != mode || !same_cs(c->p->tables_cs[c->mmu], cs)) {
-		jit_jump_clear(c, c->mmu);
+		/* What the jump table has of another mode fails at its guard. */
 		jit_itlb_clear(c, c->mmu, true);
 		c->tables_mode[c->mmu] = mode;
 		c->p->tables_cs[c->mmu] = cs;

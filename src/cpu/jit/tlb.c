@@ -57,9 +57,11 @@ void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
 {
 	uint32_t n = c->p->itlb_filled[m];
 
-	if (global_too || n > ITLB_LIST) {
+	if (global_too) {
+		jit_zero(c->itlb_id[m], sizeof c->itlb_id[m]);
+	} else if (n > ITLB_LIST) {
 		for (unsigned i = 0; i < JIT_ITLB_SIZE; i++)
-			if (global_too || !c->p->itlb_global[m][i])
+			if (!c->p->itlb_global[m][i])
 				c->itlb_id[m][i] = 0;
 	} else {
 		for (unsigned i = 0; i < n; i++)

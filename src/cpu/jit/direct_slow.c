@@ -24,13 +24,15 @@ static struct x_held *held(struct xlate *x, unsigned host)
 
 void x_forget(struct xlate *x, unsigned host)
 {
-	if (host == R_13 || host == R_14)
-		held(x, host)->valid = false;
+	if (host != R_13 && host != R_14)
+		return;
+	held(x, host)->valid = false;
+	x->sum.valid = false;
 }
 
 void x_forget_all(struct xlate *x)
 {
-	x->held[0].valid = x->held[1].valid = false;
+	x->held[0].valid = x->held[1].valid = x->sum.valid = false;
 }
 
 /* Which lane the value in guest register g is likely to be in when this code runs: the one that it
@@ -43,6 +45,19 @@ static unsigned guess(const struct xlate *x, unsigned g)
 		return (unsigned)lane;
 	lane = x->in[0].gva >> LANE_BITS;
 	return lane < LANES ? (unsigned)lane : 0;
+}
+
+/* Likewise for a base and an index, of which either may be the pointer. */
+static unsigned guess_sum(const struct xlate *x, unsigned g, const struct x_sum *s)
+{
+	const uint64_t *gpr = x->c->st.gpr;
+	uint64_t lane = ((g < 16 ? gpr[g] : 0) + (s->index < 16 ? gpr[s->index] * s->scale : 0) +
+			 (uint64_t)s->disp) >>
+			LANE_BITS;
+
+	if (lane < LANES && x->c->delta[lane] != LANE_ABSENT)
+		return (unsigned)lane;
+	return guess(x, g);
 }
 
 static void load_delta(struct xlate *x, unsigned to, unsigned lane)
@@ -88,35 +103,48 @@ void x_direct_slow_path(struct xlate *x, const struct slow_path *s)
 	e_jmp_to(e, x_thunk(x, x->k->exit_step));
 }
 
+/* Which of r13 and r14 is to hold g's delta. The stack's is in r14, since PUSH and CALL need r13. */
+static unsigned holder(const struct xlate *x, unsigned g)
+{
+	if (g == X86_RSP)
+		return R_14;
+	for (unsigned n = 0; n < 2; n++)
+		if (!x->held[n].valid)
+			return n ? R_14 : R_13;
+	return x->held[0].used < x->held[1].used ? R_13 : R_14;
+}
+
 /* r13 or r14, with the delta of guest register g, which lives in a host register. */
 static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
 {
-	unsigned to = g == X86_RSP ? R_14 : R_13;
-	struct x_held *h;
+	unsigned to;
 
 	for (unsigned n = 0; n < 2; n++)
-		if (x->held[n].valid && x->held[n].reg == g)
+		if (x->held[n].valid && x->held[n].reg == g) {
+			x->held[n].used = ++x->uses;
 			return n ? R_14 : R_13;
+		}
 	x_need_slot(x);
+	to = holder(x, g);
+	x_forget(x, to);
 	check(x, i, jit_host_reg[g], to, guess(x, g));
 	x_clobber(x);
-	h = held(x, to);
-	*h = (struct x_held){.valid = true, .reg = (uint8_t)g};
+	*held(x, to) = (struct x_held){.valid = true, .reg = (uint8_t)g, .used = ++x->uses};
 	return to;
 }
 
 /* The linear address in r14; r13 gets its delta. */
-static struct host_mem sum(struct xlate *x, const struct insn *i, unsigned lane)
+static void check_sum(struct xlate *x, const struct insn *i, unsigned lane)
 {
 	x_forget_all(x);
 	check(x, i, R_14, R_13, lane);
 	x_clobber(x);
-	return (struct host_mem){R_14, R_13, 0};
+	x->at = (struct host_mem){R_14, R_13, 0};
 }
 
 void x_direct_check(struct xlate *x, const struct insn *i, uint32_t access)
 {
-	x->at = sum(x, i, guess(x, access & SITE_STACK ? X86_RSP : LANES));
+	check_sum(x, i, guess(x, access & SITE_STACK ? X86_RSP : LANES));
 	x_direct_collapse(x);
 }
 
@@ -128,6 +156,39 @@ void x_direct_collapse(struct xlate *x)
 	x_forget(x, R_14);
 	e_lea(&x->hot, true, R_14, x->at.base, x->at.index, 1, x->at.disp);
 	x->at = (struct host_mem){R_14, R_NONE, 0};
+}
+
+static uint8_t reg_or_none(ZydisRegister r)
+{
+	return insn_is_gpr(r) ? (uint8_t)insn_gpr(r) : R_NONE;
+}
+
+/* What r14 would be for op, whose value is at if it is a constant. */
+static struct x_sum sum_of(const ZydisDecodedOperand *op, bool constant, uint64_t at)
+{
+	return (struct x_sum){
+		.valid = true,
+		.seg = x_seg(op) < X86_FS ? X86_DS : x_seg(op),
+		.base = constant ? R_NONE : reg_or_none(op->mem.base),
+		.index = reg_or_none(op->mem.index),
+		.scale = op->mem.index == ZYDIS_REGISTER_NONE ? 1 : op->mem.scale,
+		.disp = constant                        ? (int64_t)at
+			: op->mem.disp.has_displacement ? op->mem.disp.value
+							: 0,
+	};
+}
+
+/* r14 is that already, but for a small constant. */
+static bool have_sum(struct xlate *x, const struct x_sum *s)
+{
+	const struct x_sum *h = &x->sum;
+	int64_t by = s->disp - h->disp;
+
+	if (!h->valid || h->seg != s->seg || h->base != s->base || h->index != s->index ||
+	    h->scale != s->scale || by <= -MOVE_MAX || by >= MOVE_MAX)
+		return false;
+	x->at = (struct host_mem){R_14, R_13, (int32_t)by};
+	return true;
 }
 
 static bool is_constant(const ZydisDecodedOperand *op)
@@ -151,16 +212,21 @@ void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOpera
 	enum x86_sreg seg = x_seg(op);
 	bool plain = i->z.address_width == 64 && seg < X86_FS;
 	unsigned g = LANES;
+	struct x_sum s = sum_of(op, false, 0);
 
 	x->at_insn = i;
 	if (plain && is_constant(op)) {
 		uint64_t at = constant(x, i, op);
 
+		s = sum_of(op, true, at);
 		if (at >> LANE_BITS < LANES) {
+			if (have_sum(x, &s))
+				return;
 			x_forget_all(x);
 			e_mov_imm(&x->hot, R_14, at);
 			load_delta(x, R_13, (unsigned)(at >> LANE_BITS));
 			x->at = (struct host_mem){R_14, R_13, 0};
+			x->sum = s;
 			return;
 		}
 	}
@@ -173,17 +239,21 @@ void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOpera
 		x->at = (struct host_mem){jit_host_reg[g], (uint8_t)d, (int32_t)disp};
 		return;
 	}
+	if (i->z.address_width == 64 && have_sum(x, &s))
+		return;
 	x_need_slot(x);
-	x_forget_all(x);
 	if (plain && g < 16 && op->mem.index == ZYDIS_REGISTER_NONE) {
 		e_load(&x->hot, R_14, OFF_GPR(g)); /* R13 to R15 */
-		x->at = sum(x, i, guess(x, g));
+		check_sum(x, i, guess(x, g));
 		x->at.disp = (int32_t)disp;
-		return;
+		s.disp = 0;
+	} else {
+		x_ea(x, i, op, 0);
+		x_linear(x, i, seg, size, 0);
+		check_sum(x, i, seg == X86_FS ? guess(x, X86_RSP) : guess_sum(x, g, &s));
 	}
-	x_ea(x, i, op, 0);
-	x_linear(x, i, seg, size, 0);
-	x->at = sum(x, i, guess(x, seg == X86_FS ? X86_RSP : g));
+	x->sum = s;
+	x->sum.valid = i->z.address_width == 64 && op->mem.base != ZYDIS_REGISTER_RIP;
 }
 
 /* Sets x->at for rSP + offset. r13 is free then. */
@@ -287,6 +357,17 @@ static void moved(struct xlate *x, unsigned g, int64_t by)
 			   h->moved + by < MOVE_MAX;
 		h->moved += h->valid ? (int32_t)by : 0;
 	}
+	if (x->sum.base == g || x->sum.index == g)
+		x->sum.valid = false;
+}
+
+static void lost(struct xlate *x, unsigned g)
+{
+	for (unsigned k = 0; k < 2; k++)
+		if (x->held[k].reg == g)
+			x->held[k].valid = false;
+	if (x->sum.base == g || x->sum.index == g)
+		x->sum.valid = false;
 }
 
 static void written(struct xlate *x, const struct insn *i)
@@ -297,10 +378,18 @@ static void written(struct xlate *x, const struct insn *i)
 		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(op->reg.value) ||
 		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 			continue;
-		for (unsigned k = 0; k < 2; k++)
-			if (x->held[k].reg == insn_gpr(op->reg.value))
-				x->held[k].valid = false;
+		lost(x, insn_gpr(op->reg.value));
 	}
+}
+
+/* A selector, or a control register, is read or written by other code than a copy. */
+static bool is_plain(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++)
+		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    !insn_is_gpr(i->op[n].reg.value))
+			return false;
+	return true;
 }
 
 void x_direct_after(struct xlate *x, const struct insn *i)
@@ -313,8 +402,11 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 	switch (i->rule->kind) {
 	case RULE_NOP:
 	case RULE_JCC: return; /* but for x_need_host, which sees to it by itself */
-	case RULE_COPY:
 	case RULE_MOV:
+		if (!is_plain(i))
+			break;
+		/* fall through */
+	case RULE_COPY:
 	case RULE_LEA:
 		if (moves(i, &g, &by))
 			moved(x, g, by);
@@ -323,7 +415,7 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 		return;
 	case RULE_PUSH:
 		x_forget(x, R_13);
-		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY) {
+		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY && is_plain(i)) {
 			moved(x, X86_RSP, -size);
 			return;
 		}
@@ -332,9 +424,7 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 		x_forget(x, R_13);
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(op->reg.value) &&
 		    insn_gpr(op->reg.value) != X86_RSP) {
-			for (unsigned k = 0; k < 2; k++)
-				if (x->held[k].reg == insn_gpr(op->reg.value))
-					x->held[k].valid = false;
+			lost(x, insn_gpr(op->reg.value));
 			moved(x, X86_RSP, size);
 			return;
 		}

@@ -161,15 +161,22 @@ static bool can_trap(const struct insn *i)
 	}
 }
 
-/* Needs scratch registers, when its operand may have taken both: it names R13 to R15. */
-static bool names_unmapped(const struct insn *i)
+static bool takes(const struct xlate *x, unsigned host)
 {
+	return x->at.base == host || x->at.index == host;
+}
+
+/* It names more of R13 to R15 than its operand leaves scratch registers for. */
+static bool lacks_scratch(const struct xlate *x, const struct insn *i)
+{
+	unsigned need = 0;
+
 	for (unsigned n = 0; n < i->z.operand_count_visible; n++)
 		if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    insn_is_gpr(i->op[n].reg.value) && !insn_is_high_byte(i->op[n].reg.value) &&
 		    jit_host_reg[insn_gpr(i->op[n].reg.value)] == R_NONE)
-			return true;
-	return false;
+			need++;
+	return need > 1 || (need && takes(x, R_13) && takes(x, R_14));
 }
 
 void x_copy(struct xlate *x, const struct insn *i)
@@ -186,7 +193,8 @@ void x_copy(struct xlate *x, const struct insn *i)
 			access |= SITE_READ;
 		if (x->direct) {
 			x_direct_mem(x, i, i->mem, x_access_size(i, i->mem));
-			if (names_unmapped(i) || (needs_host && !(x->flags & FLAGS_HOST)))
+			if (lacks_scratch(x, i) ||
+			    (needs_host && !(x->flags & FLAGS_HOST) && takes(x, R_13)))
 				x_direct_collapse(x);
 		} else {
 			x_need_slot(x);

@@ -25,6 +25,15 @@ struct x_held {
 	bool valid;
 	uint8_t reg;
 	int32_t moved;
+	unsigned used; /* when, to choose which of the two is given up */
+};
+
+/* Or r14 is the linear address of base + scale * index + disp, and r13 its delta. */
+struct x_sum {
+	bool valid;
+	enum x86_sreg seg;
+	uint8_t base, index, scale; /* guest registers, or R_NONE */
+	int64_t disp;
 };
 
 struct xlate {
@@ -39,6 +48,8 @@ struct xlate {
 	struct host_mem at; /* where x_check found the operand */
 	const struct insn *at_insn;
 	struct x_held held[2]; /* r13, r14 */
+	struct x_sum sum;
+	unsigned uses;
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
 	bool done;     /* control does not fall out of the last instruction */

@@ -156,8 +156,6 @@ static void sync_page(struct jit_cpu *c, struct window *w, uint64_t gva)
 
 static void sync(struct jit_cpu *c, struct window *w)
 {
-	uint64_t begin = __builtin_ia32_rdtsc();
-
 	c->p->win->synced++;
 	if (w->stale || w->stale_pages > WIN_PAGES) {
 		for (struct win_table *t = w->table; t < w->table + w->tables; t++)
@@ -168,7 +166,6 @@ static void sync(struct jit_cpu *c, struct window *w)
 	}
 	w->stale = false;
 	w->stale_pages = 0;
-	w->cost += __builtin_ia32_rdtsc() - begin;
 }
 
 void jit_window_flushed(struct jit_cpu *c, bool all)
@@ -193,6 +190,27 @@ void jit_window_flushed_page(struct jit_cpu *c, uint64_t gva)
 }
 
 /* ---- use ---- */
+
+#define PAGE_COST                                                                                  \
+	60000 /* TSC ticks for a page that comes and goes: two faults, mmap, and mmap again */
+#define COST_SPARE 8000000 /* which nobody minds */
+
+static bool too_costly(const struct window *w)
+{
+	return w->churn * PAGE_COST > w->gain / 4 + COST_SPARE;
+}
+
+static void demote(struct jit_cpu *c, struct window *w)
+{
+	unsigned n = (unsigned)(w->root >> 12) % WIN_ROOTS;
+
+	if (c->p->win->seen[n].root == w->root) {
+		c->p->win->seen[n].ticks = 0;
+		c->p->win->seen[n].need = (uint32_t)min_u64(c->p->win->seen[n].need * 8ull, 100000);
+	}
+	c->p->win->demoted++;
+	jit_window_close(c, w);
+}
 
 static void make_current(struct jit_cpu *c, struct window *w)
 {
@@ -220,6 +238,10 @@ bool jit_window_enter(struct jit_cpu *c)
 	if (w->stale || w->stale_pages) {
 		jit_fpu_leave(c);
 		sync(c, w);
+		if (too_costly(w) && !ws->at_once) {
+			demote(c, w);
+			return false;
+		}
 	}
 	if (ws->now != w)
 		make_current(c, w);
@@ -265,19 +287,6 @@ void jit_window_unwrite(struct jit_cpu *c, gpa_t gpa)
 
 /* ---- who gets one ---- */
 
-static void demote(struct jit_cpu *c, struct window *w)
-{
-	unsigned n = (unsigned)(w->root >> 12) % WIN_ROOTS;
-
-	if (c->p->win->seen[n].root == w->root) {
-		c->p->win->seen[n].ticks = 0;
-		c->p->win->seen[n].need = (uint32_t)min_u64(c->p->win->seen[n].need * 8ull, 100000);
-	}
-	c->p->win->demoted++;
-	jit_window_close(c, w);
-	jit_mode_update(c);
-}
-
 static void promote(struct jit_cpu *c)
 {
 	struct windows *ws = c->p->win;
@@ -314,8 +323,11 @@ void jit_window_sample(struct jit_cpu *c)
 		return;
 	}
 	w->gain += min_u64(past, TICK_MAX);
-	if (w->cost / 2 > w->gain / 4 + 4 * TICK_MAX)
+	if (too_costly(w) && !ws->at_once) {
 		demote(c, w);
-	w->cost -= w->cost / 16; /* what is long past counts less */
+		jit_mode_update(c);
+		return;
+	}
+	w->churn -= w->churn / 16; /* what is long past counts less */
 	w->gain -= w->gain / 16;
 }

@@ -44,7 +44,10 @@ struct window {
 	bool stale;    /* all of it must be looked at again */
 	unsigned stale_pages;
 	uint64_t stale_page[WIN_PAGES];
-	uint64_t cost, gain; /* TSC ticks spent on it; and spent in user mode with it */
+	/* What it costs, in pages that were taken away again or could not be mapped; and gains, in TSC
+	 * ticks of user mode. Old ones count less. */
+	uint64_t churn, gain;
+	uint32_t pages; /* mapped now, about */
 };
 
 #define WIN_ROOTS 64

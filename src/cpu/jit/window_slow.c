@@ -129,13 +129,15 @@ static void empty(struct window *w)
 		if (w->lane[n])
 			reserve(w->lane[n], LANE_SIZE);
 	memset(w->bucket, 0, sizeof w->bucket);
-	w->tables = w->maps = 0;
+	w->tables = w->maps = w->pages = 0;
 }
 
 void jit_window_unmap(struct jit_cpu *c, struct window *w, struct win_table *t, unsigned n,
 		      unsigned pages)
 {
 	c->p->win->unmapped++;
+	w->churn++;
+	w->pages -= (uint32_t)min_u64(pages, w->pages);
 	if (reserve(hva_of(w, t, n), 4096ull * pages) == MAP_FAILED) {
 		empty(w);
 		return;
@@ -173,6 +175,8 @@ static bool map(struct jit_cpu *c, struct window *w, struct win_table *t, unsign
 		 MAP_SHARED | MAP_FIXED | MAP_NORESERVE | MAP_POPULATE, mem_fd(c->env->mem),
 		 (off_t)file_offset(c, gpa)) == MAP_FAILED)
 		return false;
+	if (!(t->there[n / 64] >> (n % 64) & 1))
+		w->pages += pages;
 	for (unsigned k = 0; k < pages; k++)
 		t->pfn[n + k] = (uint32_t)(gpa >> 12) + k;
 	set_bits(t->there, n, pages, true);
@@ -197,12 +201,13 @@ static bool map_gva(struct jit_cpu *c, struct window *w, uint64_t gva, bool writ
 	struct win_table *t;
 	bool writable;
 
-	if (!jit_walk(c, gva, MMU_USER, write ? ACC_WRITE : ACC_READ, &m, &error) ||
-	    !mem_span(c->env->mem, m.gpa, 4096))
-		return false;
+	if (!jit_walk(c, gva, MMU_USER, write ? ACC_WRITE : ACC_READ, &m, &error))
+		return false; /* a page fault of the guest's own */
 	writable = m.writable && !jit_code_on_page(&c->vm->cache, m.gpa);
-	if (write && !writable)
+	if ((write && !writable) || !mem_span(c->env->mem, m.gpa, 4096)) {
+		w->churn++;
 		return false;
+	}
 	if (w->maps > WIN_MAPS || w->tables == WIN_TABLES)
 		empty(w);
 	t = jit_window_table(w, gva);
@@ -219,7 +224,6 @@ int jit_window_fault(struct jit_cpu *c, uint64_t hva, bool write, const void *pc
 {
 	struct windows *ws = c->p->win;
 	struct window *w = ws->now;
-	uint64_t begin = __builtin_ia32_rdtsc();
 	bool again = ws->fault_pc == pc && ws->fault_at == (const void *)hva;
 	int r = -1;
 
@@ -236,7 +240,5 @@ int jit_window_fault(struct jit_cpu *c, uint64_t hva, bool write, const void *pc
 	}
 	ws->fault_pc = r == 1 ? pc : NULL;
 	ws->fault_at = (const void *)hva;
-	if (w)
-		w->cost += __builtin_ia32_rdtsc() - begin + 12000; /* the signal itself */
 	return r;
 }

@@ -84,8 +84,8 @@ static void count_entry(struct qcow2_count *c, struct qcow2_entry entry, bool ac
 	*next = host + q->cluster_bytes;
 }
 
-/* table: checked and counted by now. */
-static int count_l2(struct qcow2_count *c, uint64_t table, bool active, uint64_t *next)
+int qcow2_count_l2(struct qcow2_count *c, uint64_t table,
+		   void (*visit)(struct qcow2_count *c, struct qcow2_page *p, void *arg), void *arg)
 {
 	struct qcow2 *q = c->q;
 
@@ -99,18 +99,30 @@ static int count_l2(struct qcow2_count *c, uint64_t table, bool active, uint64_t
 			c->r->check_errors++;
 			continue;
 		}
-		for (unsigned i = 0; i < qcow2_page_entries(q); i++)
-			count_entry(c, qcow2_entry_load(q, p, i), active, next);
+		visit(c, p, arg);
 		qcow2_page_put(p);
 	}
 	return 0;
+}
+
+struct l2_users {
+	bool active;
+	uint64_t next; /* where the next data cluster lies if nothing is fragmented */
+};
+
+static void count_page(struct qcow2_count *c, struct qcow2_page *p, void *arg)
+{
+	struct l2_users *u = arg;
+
+	for (unsigned i = 0; i < qcow2_page_entries(c->q); i++)
+		count_entry(c, qcow2_entry_load(c->q, p, i), u->active, &u->next);
 }
 
 static int count_l1(struct qcow2_count *c, const uint64_t *l1, uint32_t size, bool active)
 {
 	/* Those that were walked for this L1 table. */
 	uint8_t *seen = calloc(1, c->clusters / 8 + 1);
-	uint64_t next = 0;
+	struct l2_users users = {.active = active};
 	int r = seen ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; r == 0 && i < size; i++) {
@@ -125,7 +137,8 @@ static int count_l1(struct qcow2_count *c, const uint64_t *l1, uint32_t size, bo
 			continue;
 		}
 		seen[cluster / 8] |= (uint8_t)BIT(cluster % 8);
-		r = count_l2(c, table, active, &next);
+		/* table: checked and counted by now */
+		r = qcow2_count_l2(c, table, count_page, &users);
 	}
 	free(seen);
 	return r;

@@ -388,6 +388,11 @@ struct qcow2_count {
 	bool rebuild;       /* the refcount table or a block is broken */
 	uint64_t leaks_end; /* clusters up to the last one that stays leaked */
 };
+/* Shows each page of an L2 table to visit; one that cannot be read is counted as an error. */
+WARN_UNUSED int qcow2_count_l2(struct qcow2_count *c, uint64_t table,
+			       void (*visit)(struct qcow2_count *c, struct qcow2_page *p,
+					     void *arg),
+			       void *arg);
 /* All but the refcount table and its blocks. */
 WARN_UNUSED int qcow2_count_users(struct qcow2_count *c, struct err *e);
 __attribute__((format(printf, 2, 3))) void qcow2_report(struct qcow2_check *r, const char *fmt,

@@ -115,31 +115,16 @@ static void check_entry(struct qcow2_count *c, struct qcow2_page *p, unsigned i,
 	qcow2_entry_store(q, p, i, entry);
 }
 
-static int check_l2(struct qcow2_count *c, uint64_t table, bool fix)
+static void check_page(struct qcow2_count *c, struct qcow2_page *p, void *fix)
 {
-	struct qcow2 *q = c->q;
-
-	for (uint64_t at = 0; at < q->cluster_bytes; at += q->page_bytes) {
-		struct qcow2_page *p;
-		int r = qcow2_page_get(&q->l2, table + at, &p);
-
-		if (r == -ENOMEM)
-			return r;
-		if (r < 0) {
-			c->r->check_errors++;
-			continue;
-		}
-		for (unsigned i = 0; i < qcow2_page_entries(q); i++)
-			check_entry(c, p, i, fix);
-		qcow2_page_put(p);
-	}
-	return 0;
+	for (unsigned i = 0; i < qcow2_page_entries(c->q); i++)
+		check_entry(c, p, i, *(const bool *)fix);
 }
 
 int qcow2_check_copied(struct qcow2_count *c, enum qcow2_fix fix)
 {
 	struct qcow2 *q = c->q;
-	const bool all = fix == QCOW2_FIX_ALL;
+	bool all = fix == QCOW2_FIX_ALL;
 	/* Each table once, however often L1 names it. */
 	uint8_t *seen = calloc(1, c->clusters / 8 + 1);
 	int r = seen ? 0 : -ENOMEM;
@@ -157,7 +142,7 @@ int qcow2_check_copied(struct qcow2_count *c, enum qcow2_fix fix)
 			if (all)
 				qcow2_l1_set(q, i, q->l1[i] ^ QCOW2_COPIED);
 		}
-		r = check_l2(c, table, all);
+		r = qcow2_count_l2(c, table, check_page, &all);
 	}
 	free(seen);
 	return r;

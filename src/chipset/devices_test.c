@@ -120,40 +120,6 @@ static uint32_t scribble(struct test_board *b, struct device *d, unsigned seed)
 	return h;
 }
 
-static void walk(struct state *s, struct device *d)
-{
-	state_begin(s, d->type->name, d->instance);
-	d->type->state(d, s);
-	state_end(s);
-}
-
-/* A copy of d's saved bytes, from malloc. */
-static uint8_t *save(struct device *d, size_t *len)
-{
-	struct state *s = state_writer();
-	const void *bytes;
-	uint8_t *copy;
-
-	walk(s, d);
-	assert_int_equal(state_result(s, NULL), 0);
-	bytes = state_written(s, len);
-	copy = malloc(*len);
-	memcpy(copy, bytes, *len);
-	state_free(s);
-	return copy;
-}
-
-static int load(struct device *d, const uint8_t *bytes, size_t len)
-{
-	struct state *s = state_reader(bytes, len);
-	int r;
-
-	walk(s, d);
-	r = state_result(s, NULL);
-	state_free(s);
-	return r;
-}
-
 /* The bytes of a device of that type in a random state; *now is its clock. */
 static uint8_t *random_state(const struct device_type *t, unsigned seed, uint64_t *now, size_t *len)
 {
@@ -164,7 +130,7 @@ static uint8_t *random_state(const struct device_type *t, unsigned seed, uint64_
 	board_init(&b);
 	d = board_add(&b, t);
 	scribble(&b, d, seed);
-	bytes = save(d, len);
+	bytes = device_save(d, len);
 	*now = b.clock.now_ns;
 	t->free(d);
 	board_done(&b);
@@ -187,13 +153,13 @@ static void copy_is_the_same_device(const struct device_type *t, unsigned seed)
 	board_init(&b1);
 	original = board_add(&b1, t);
 	scribble(&b1, original, seed);
-	bytes = save(original, &len);
+	bytes = device_save(original, &len);
 
 	board_init(&b2);
 	b2.clock.now_ns = b1.clock.now_ns;
 	copy = board_add(&b2, t);
-	assert_int_equal(load(copy, bytes, len), 0);
-	again = save(copy, &len2);
+	assert_int_equal(device_load(copy, bytes, len), 0);
+	again = device_save(copy, &len2);
 	assert_int_equal(len, len2);
 	assert_memory_equal(bytes, again, len);
 
@@ -227,7 +193,7 @@ static int load_damaged(const struct device_type *t, const uint8_t *bytes, size_
 	board_init(&b);
 	b.clock.now_ns = now;
 	d = board_add(&b, t);
-	r = load(d, bytes, len);
+	r = device_load(d, bytes, len);
 	if (go_on && r == 0)
 		(void)scribble(&b, d, len);
 	t->free(d);

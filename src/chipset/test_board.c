@@ -118,3 +118,37 @@ uint32_t board_load(struct test_board *b, uint64_t gpa)
 {
 	return bus_read(b->bus, BUS_MMIO, gpa, 4);
 }
+
+static void walk(struct state *s, struct device *d)
+{
+	state_begin(s, d->type->name, d->instance);
+	d->type->state(d, s);
+	state_end(s);
+}
+
+uint8_t *device_save(struct device *d, size_t *len)
+{
+	struct state *s = state_writer();
+	const void *bytes;
+	uint8_t *copy;
+
+	walk(s, d);
+	if (state_result(s, NULL) != 0)
+		abort();
+	bytes = state_written(s, len);
+	copy = malloc(*len);
+	memcpy(copy, bytes, *len);
+	state_free(s);
+	return copy;
+}
+
+int device_load(struct device *d, const uint8_t *bytes, size_t len)
+{
+	struct state *s = state_reader(bytes, len);
+	int r;
+
+	walk(s, d);
+	r = state_result(s, NULL);
+	state_free(s);
+	return r;
+}

@@ -45,6 +45,11 @@ void board_done(struct test_board *b);
 /* A device of that type; it must work. */
 struct device *board_add(struct test_board *b, const struct device_type *type);
 
+/* A copy of d's saved bytes, from malloc. */
+uint8_t *device_save(struct device *d, size_t *len);
+/* Loads them; as state_result says. */
+int device_load(struct device *d, const uint8_t *bytes, size_t len);
+
 void board_out(struct test_board *b, uint16_t port, uint8_t v);
 uint8_t board_in(struct test_board *b, uint16_t port);
 void board_out32(struct test_board *b, uint16_t port, uint32_t v);

@@ -142,40 +142,15 @@ static uint32_t use(struct rig *r, unsigned seed)
 
 /* --- saving and loading --- */
 
-static void walk(struct rig *r, struct state *s)
-{
-	struct device *d = virtio_pci_device(r->s.v);
-
-	state_begin(s, d->type->name, d->instance);
-	d->type->state(d, s);
-	state_end(s);
-}
-
 static uint8_t *save(struct rig *r, size_t *len)
 {
-	struct state *s = state_writer();
-	const void *bytes;
-	uint8_t *copy;
-
-	walk(r, s);
-	assert_int_equal(state_result(s, NULL), 0);
-	bytes = state_written(s, len);
-	copy = malloc(*len);
-	memcpy(copy, bytes, *len);
-	state_free(s);
-	return copy;
+	return device_save(virtio_pci_device(r->s.v), len);
 }
 
 static int load(struct rig *r, const uint8_t *bytes, size_t len)
 {
-	struct state *s = state_reader(bytes, len);
-	int ret;
-
 	virtio_pci_pause(r->s.v);
-	walk(r, s);
-	ret = state_result(s, NULL);
-	state_free(s);
-	return ret;
+	return device_load(virtio_pci_device(r->s.v), bytes, len);
 }
 
 static void go_on(struct rig *r)

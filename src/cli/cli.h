@@ -73,6 +73,7 @@ struct run_opts {
 	bool ephemeral, fresh;
 	/* firmware */
 	const char *firmware, *boot;
+	struct option_list cdrom;
 };
 
 struct json_opts {

@@ -27,6 +27,10 @@ static const struct option run_options[] = {
 	 "starts what it finds on disks, CDs and the network. vars: the template of a UEFI's variables, "
 	 "which the VM keeps. Default: only where there is no kernel to start at once; then by what is "
 	 "on the disk."},
+	{"cdrom", OPT_FILE, offsetof(struct run_opts, cdrom), "FILE",
+	 "A CD-ROM drive (SATA) with the image in FILE, up to 4. Without --kernel the machine is "
+	 "started by firmware then.",
+	 .repeats = true},
 	{"boot", OPT_TEXT, offsetof(struct run_opts, boot), "PLACE[,PLACE]...",
 	 "Where firmware looks, in this order: disk, cdrom, net; menu: and its boot menu is shown. "
 	 "Default: disk,cdrom,net."},
@@ -124,9 +128,11 @@ static int check(const void *opts, int words, char **word, struct err *e)
 
 	int r;
 
-	if (!o->kernel && !words && !o->firmware)
-		return err_set(e, EINVAL,
-			       "an image (debian), a disk, --kernel FILE or --firmware is missing");
+	if (!o->kernel && !words && !o->firmware && !o->cdrom.n)
+		return err_set(
+			e, EINVAL,
+			"an image (debian), a disk, --kernel FILE, --cdrom FILE or --firmware is "
+			"missing");
 	if (o->gdb_wait && !o->gdb)
 		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
 	r = run_firmware_check(o, e);

@@ -156,12 +156,18 @@ static bool asked_for(const struct run_opts *o)
 	return o->firmware || o->boot;
 }
 
+/* A CD is there to be started from, unless a kernel is. */
+static bool wanted(const struct run_opts *o)
+{
+	return asked_for(o) || (o->cdrom.n && !o->kernel);
+}
+
 /* What stands on the disk decides: nothing that can be started without, then. */
 static bool needed(const struct run_opts *o, struct run_system *system)
 {
 	struct err why;
 
-	if (asked_for(o))
+	if (wanted(o))
 		return true;
 	if (o->kernel || !system || run_system_has_kernel(system, &why))
 		return false;
@@ -209,6 +215,10 @@ int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct
 	const char *template = NULL;
 	int r = o->boot ? boot_order(o->boot, m, e) : 0;
 
+	if (o->cdrom.n > MACHINE_CDS_MAX)
+		return err_set(e, EINVAL, "--cdrom: %u CDs are the most", MACHINE_CDS_MAX);
+	for (; c->cdroms < o->cdrom.n; c->cdroms++)
+		c->cdrom[c->cdroms] = o->cdrom.value[c->cdroms];
 	if (r < 0 || !needed(o, system))
 		return r;
 	default_order(m);

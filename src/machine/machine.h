@@ -24,6 +24,7 @@ struct kernel_source {
 enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
 
 #define MACHINE_DISKS_MAX 16u
+#define MACHINE_CDS_MAX   4u
 
 struct machine_disk {
 	struct block_opts image;
@@ -79,6 +80,8 @@ struct machine_config {
 	struct byte_sink *serial_out;
 	const struct machine_disk *disk; /* [disks]: /dev/vda and so on */
 	unsigned disks;
+	const char *cdrom[MACHINE_CDS_MAX]; /* [cdroms]: files with images of CDs */
+	unsigned cdroms;
 	bool console_virtio; /* input goes to a virtio console, whose output comes out here too */
 	struct machine_port_config port[MACHINE_PORTS_MAX];
 	unsigned ports;

@@ -98,8 +98,11 @@ __attribute__((format(printf, 2, 3))) static void add(struct order *o, const cha
 		o->len += (uint32_t)n;
 }
 
-static void add_kind(struct order *o, const struct machine *m, enum machine_boot_from from)
+static void add_kind(struct order *o, const struct machine *m, unsigned cds,
+		     enum machine_boot_from from)
 {
+	for (unsigned i = 0; i < cds && from == BOOT_FROM_CDROM; i++)
+		add(o, "/pci@i0cf8/pci8086,2922@%x/drive@%x/disk@0\n", SLOT_AHCI, i);
 	for (unsigned i = 0; i < PCI_SLOTS; i++) {
 		if (!m->virtio[i])
 			continue;
@@ -110,12 +113,13 @@ static void add_kind(struct order *o, const struct machine *m, enum machine_boot
 	}
 }
 
-static int give_order(struct machine *m, const struct machine_firmware *c, struct err *e)
+static int give_order(struct machine *m, const struct machine_config *config, struct err *e)
 {
+	const struct machine_firmware *c = &config->firmware;
 	struct order o = {.len = 0};
 
 	for (unsigned i = 0; i < c->orders; i++)
-		add_kind(&o, m, c->order[i]);
+		add_kind(&o, m, config->cdroms, c->order[i]);
 	return fw_cfg_set_file(m->device[DEV_FW_CFG], "bootorder", o.text, o.len + 1, e);
 }
 
@@ -177,7 +181,7 @@ int machine_make_firmware(struct machine *m, const struct machine_config *c, str
 		return 0;
 	if ((r = lpc_new(&m->lpc, m->device[DEV_PCI_HOST], e)) < 0 ||
 	    (r = give_ram_map(m, e)) < 0 || (r = give_acpi(m, e)) < 0 ||
-	    (r = give_order(m, f, e)) < 0 || (r = give_menu(m, f, e)) < 0)
+	    (r = give_order(m, c, e)) < 0 || (r = give_menu(m, f, e)) < 0)
 		return err_wrap(e, "firmware");
 	if (f->vars && (r = machine_flash_new(&m->flash, m, f->vars, f->keep_vars, e)) < 0)
 		return r;

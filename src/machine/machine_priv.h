@@ -4,6 +4,7 @@
  *   machine_devices.c  the chipset
  *   machine_virtio.c   virtio devices and their I/O threads
  *   machine_disks.c    the images of disks, and the pause when the host has no space for them
+ *   machine_cd.c       CD-ROM drives on an AHCI controller
  *   machine_net.c      network cards and where their wires lead
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
@@ -42,10 +43,10 @@
 #define APIC_HZ          1000000000u /* input of the LAPICs' timers, stated in CPUID */
 
 /* PCI device numbers of the virtio devices that there is at most one of (machine_virtio.c) */
-enum { SLOT_RNG = 1, SLOT_PORTS, SLOT_BALLOON, SLOT_VSOCK, SLOT_CONSOLE };
+enum { SLOT_RNG = 1, SLOT_PORTS, SLOT_BALLOON, SLOT_VSOCK, SLOT_CONSOLE, SLOT_AHCI };
 #define SLOT_NET  0x08u /* the first of the network cards */
 #define SLOT_DISK 0x10u /* the first of the disks */
-#define SLOT_LPC  0x1fu /* with firmware: the LPC bridge, and the AHCI controller beside it */
+#define SLOT_LPC  0x1fu /* with firmware: the LPC bridge */
 
 enum machine_slot {
 	DEV_PIC,
@@ -102,6 +103,7 @@ struct machine {
 	struct console_end *console_end; /* where console input goes; NULL: to the serial port */
 	struct byte_sink *console_out;   /* where its output goes */
 	struct byte_sink serial_null;    /* where the serial port leads when nobody listens */
+	struct machine_cds *cds;         /* NULL: there are no drives */
 	struct device *lpc;              /* with firmware; else NULL */
 	struct machine_flash *flash;     /* likewise, if it has variables */
 	struct byte_sink debug_sink;     /* what firmware says, by lines */
@@ -165,6 +167,15 @@ void machine_pause_virtio(struct machine *m);
 void machine_reset_virtio(struct machine *m);
 void machine_stop_io(struct machine *m); /* for good */
 void machine_free_virtio(struct machine *m);
+
+WARN_UNUSED int machine_new_io(struct machine *m, struct io_thread **out, const char *name,
+			       struct err *e);
+
+/* machine_cd.c: likewise paused, reset and freed with the virtio devices */
+WARN_UNUSED int machine_make_cds(struct machine *m, const struct machine_config *c, struct err *e);
+void machine_pause_cds(struct machine *m);
+void machine_reset_cds(struct machine *m);
+void machine_free_cds(struct machine *m);
 
 /* machine_disks.c */
 struct machine_disk_arg {

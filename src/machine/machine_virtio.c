@@ -3,6 +3,7 @@
  * is added.
  *
  *   00:01  rng        00:02  ports      00:03  balloon    00:04  vsock      00:05  console
+ *   00:06  CD-ROM drives (machine_cd.c)
  *   00:08 ... 00:0f   network cards
  *   00:10 ... 00:1f   disks
  *
@@ -44,7 +45,7 @@ int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e
 	return 0;
 }
 
-static int new_thread(struct machine *m, struct io_thread **out, const char *name, struct err *e)
+int machine_new_io(struct machine *m, struct io_thread **out, const char *name, struct err *e)
 {
 	int r = io_thread_new(out, name, e);
 
@@ -65,7 +66,7 @@ int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
 	};
 	struct io_thread *io = m->io[0];
 	struct virtio_device *d;
-	int r = thread ? new_thread(m, &io, thread, e) : 0;
+	int r = thread ? machine_new_io(m, &io, thread, e) : 0;
 
 	if (r < 0)
 		return r;
@@ -104,7 +105,7 @@ static int add_disks(struct machine *m, const struct machine_config *c, struct e
 int machine_make_virtio(struct machine *m, const struct machine_config *c, struct err *e)
 {
 	struct io_thread *shared;
-	int r = new_thread(m, &shared, "io", e);
+	int r = machine_new_io(m, &shared, "io", e);
 
 	if (r == 0)
 		r = machine_add_virtio(m, SLOT_RNG, NULL, make_rng, NULL, e);
@@ -112,6 +113,8 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 		r = machine_make_small(m, c, e);
 	if (r == 0)
 		r = add_disks(m, c, e);
+	if (r == 0)
+		r = machine_make_cds(m, c, e);
 	return r < 0 ? r : machine_make_nets(m, c, e);
 }
 
@@ -126,6 +129,7 @@ int machine_start_io(struct machine *m, struct err *e)
 
 void machine_pause_virtio(struct machine *m)
 {
+	machine_pause_cds(m);
 	for (unsigned i = 0; i < PCI_SLOTS; i++)
 		if (m->virtio[i])
 			virtio_pci_pause(m->virtio[i]);
@@ -136,6 +140,7 @@ void machine_pause_virtio(struct machine *m)
 
 void machine_reset_virtio(struct machine *m)
 {
+	machine_reset_cds(m);
 	for (unsigned i = 0; i < PCI_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 
@@ -164,6 +169,7 @@ void machine_free_virtio(struct machine *m)
 		m->virtio[i] = NULL;
 	}
 	machine_close_disks(m);
+	machine_free_cds(m);
 	for (unsigned i = 0; i < m->ios; i++)
 		io_thread_free(m->io[i]);
 	m->ios = 0;

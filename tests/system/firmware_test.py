@@ -30,26 +30,36 @@ def run(*words):
         raise AssertionError(f"{words}: {p.stdout}")
 
 
-def grub_core(directory, script):
-    """GRUB for a BIOS, with a script built in; the bytes that follow the boot sector."""
+def grub_core(directory, script, form="i386-pc"):
+    """GRUB for a BIOS, with a script built in; the path of what follows the boot sector."""
     cfg, core = os.path.join(directory, "cfg"), os.path.join(directory, "core")
-    with open(cfg, "w") as f:
-        f.write(script)
-    run("grub-mkimage", "-O", "i386-pc", "-o", core, "-p", "/", "-c", cfg, "biosdisk", "part_msdos", "echo",
-        "halt", "reboot", "ls", "sleep")
-    with open(core, "rb") as f:
-        return f.read()
+    with open(cfg, "w") as f:  # a BIOS's serial console shows a text when the next one comes
+        f.write(script.replace("\nhalt", "\necho .............\nhalt"))
+    run("grub-mkimage", "-O", form, "-o", core, "-p", "/", "-c", cfg, "biosdisk", "part_msdos", "iso9660", "echo",
+        "halt", "reboot", "ls", "cat")
+    return core
 
 
 def grub_disk(path, script, size=4 * MIB):
     """A disk whose first sector is GRUB's, with all of GRUB in the sectors after it."""
     with tempfile.TemporaryDirectory() as d:
-        core = grub_core(d, script)
+        with open(grub_core(d, script), "rb") as f:
+            core = f.read()
     with open(os.path.join(GRUB_BIOS, "boot.img"), "rb") as f:
         image = f.read()[:SECTOR] + core
     with open(path, "wb") as f:
         f.write(image)
         f.truncate(size)
+
+
+def grub_cd(path, script):
+    """A CD with GRUB, and a file /hello."""
+    with tempfile.TemporaryDirectory() as d:
+        grub_core(d, script, "i386-pc-eltorito")
+        with open(os.path.join(d, "hello"), "w") as f:
+            f.write("hello-from-the-cd\n")
+        run("xorriso", "-as", "mkisofs", "-quiet", "-o", path, "-b", "core", "-no-emul-boot", "-boot-load-size", 4,
+            "-boot-info-table", "-graft-points", f"core={d}/core", f"hello={d}/hello")
 
 
 OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -125,6 +135,34 @@ class Bios(Firmware):
         with self.vm(self.path("grub.img"), "--memory", "6G", "--log-level", "debug", stderr=subprocess.STDOUT) as vm:
             got = read_until(vm.p.stdout.fileno(), b"Booting from Hard Disk")
             self.assertIn(b"0000000100000000 - 00000001d0000000 = 1 RAM", got)
+
+
+class Cd(Firmware):
+    def setUp(self):
+        super().setUp()
+        need(SEABIOS, GRUB_BIOS, "grub-mkimage", "xorriso")
+
+    def test_a_cd_starts_by_itself_and_is_read(self):
+        grub_cd(self.path("cd.iso"), "cat (cd0)/hello\ncat (cd)/hello\necho loader-is-up\nhalt\n")
+        with self.vm("--cdrom", self.path("cd.iso")) as vm:
+            self.assertIn(b"hello-from-the-cd", read_until(vm.p.stdout.fileno(), b"loader-is-up"))
+            self.assertEqual(vm.status(), 0)
+
+    def test_the_order_says_what_is_tried_first(self):
+        grub_cd(self.path("cd.iso"), "echo loader-on-cd\nhalt\n")
+        grub_disk(self.path("grub.img"), "echo loader-on-disk\nhalt\n")
+        for words, first in ([], b"disk"), (["--boot", "cdrom,disk"], b"cd"):
+            with self.vm(self.path("grub.img"), "--cdrom", self.path("cd.iso"), *words) as vm:
+                self.assertIn(b"loader-on-" + first, vm.p.stdout.read())
+                self.assertEqual(vm.status(), 0)
+
+    def test_an_empty_disk_is_passed_over(self):
+        grub_cd(self.path("cd.iso"), "echo loader-on-cd\nreboot\n")
+        with open(self.path("empty.img"), "wb") as f:
+            f.truncate(MIB)
+        with self.vm(self.path("empty.img"), "--cdrom", self.path("cd.iso")) as vm:
+            for _ in range(2):
+                read_until(vm.p.stdout.fileno(), b"loader-on-cd")
 
 
 class Uefi(Firmware):

@@ -168,6 +168,8 @@ void x_jcc(struct xlate *x, const struct insn *i)
 
 void x_jmp(struct xlate *x, const struct insn *i)
 {
+	if (i->followed)
+		return;
 	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		x_exit_to(x, x_branch_target(x, i));
 		x->done = true;

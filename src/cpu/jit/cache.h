@@ -56,10 +56,10 @@ struct jit_edge {
 
 /* For each guest instruction that can trap natively: from host to guest. */
 struct jit_site {
-	uint16_t host_off;  /* of the instruction's host code, from the block's start */
-	uint16_t guest_off; /* of its first byte, from the block's gva */
-	uint8_t flags;      /* FLAGS_* when the copied instruction runs; SITE_* */
-	uint8_t borrow;     /* host register saved in tmp[3] meanwhile, or R_NONE */
+	uint16_t host_off; /* of the instruction's host code, from the block's start */
+	int16_t guest_off; /* of its first byte, from the block's gva */
+	uint8_t flags;     /* FLAGS_* when the copied instruction runs; SITE_* */
+	uint8_t borrow;    /* host register saved in tmp[3] meanwhile, or R_NONE */
 };
 
 struct jit_block {

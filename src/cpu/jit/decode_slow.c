@@ -3,6 +3,8 @@
 #include "cpu/jit/translate.h"
 #include "cpu/jit/walk.h"
 
+#define FOLLOWS_MAX 2 /* jumps that one block goes on behind */
+
 static void decoder_init(struct xlate *x)
 {
 	ZydisMachineMode m = x_code64(x)             ? ZYDIS_MACHINE_MODE_LONG_64
@@ -164,7 +166,7 @@ static bool decode_one(struct xlate *x, uint64_t gva)
 	ZyanStatus s;
 
 	i->gva = gva;
-	i->straddles = false;
+	i->straddles = i->followed = false;
 	n = fetch(x, gva, i->bytes, first, false);
 	s = ZydisDecoderDecodeFull(&x->decoder, i->bytes, n, &i->z, i->op);
 	if (s == ZYDIS_STATUS_NO_MORE_DATA && n < 15) {
@@ -189,12 +191,17 @@ static bool decode_one(struct xlate *x, uint64_t gva)
 	return true;
 }
 
+void x_peek_page(struct xlate *x)
+{
+	if (!x->b.peek_to)
+		memcpy(x->peeked, mem_span(x->c->env->mem, x->page->gpa, 4096), 4096);
+}
+
 bool x_decode_on_page(struct xlate *x, uint64_t gva, struct insn *i)
 {
 	unsigned off = gva & 0xfff, n = off > 4096 - 15 ? 4096 - off : 15;
 
-	if (!x->b.peek_to)
-		memcpy(x->peeked, mem_span(x->c->env->mem, x->page->gpa, 4096), 4096);
+	x_peek_page(x);
 	memcpy(i->bytes, x->peeked + off, n);
 	i->gva = gva;
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&x->decoder, i->bytes, n, &i->z, i->op)))
@@ -203,16 +210,43 @@ bool x_decode_on_page(struct xlate *x, uint64_t gva, struct insn *i)
 	return true;
 }
 
+/* A jump on the page, to what is not part of the block yet: the block goes on there. Tails that
+ * several ways share are then translated once for each, which tells their indirect jumps apart. */
+static bool may_follow(const struct xlate *x, const struct insn *i, unsigned follows)
+{
+	uint64_t to;
+
+	if (i->rule->kind != RULE_JMP || i->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+	    !x_code64(x) || follows == FOLLOWS_MAX || x->n > BLOCK_INSNS / 2 || i->straddles)
+		return false;
+	to = x_branch_target(x, i);
+	if (((to ^ x->b.gva) & ~0xfffull) || jit_debug_ends_any(x->vm, to))
+		return false;
+	for (unsigned n = 0; n < x->n; n++)
+		if (x->in[n].gva == to)
+			return false;
+	return true;
+}
+
 bool x_decode(struct xlate *x, uint64_t gva)
 {
-	unsigned jumps = 0, limit = x->step ? 1 : BLOCK_INSNS;
+	unsigned jumps = 0, follows = 0, limit = x->step ? 1 : BLOCK_INSNS;
 
 	decoder_init(x);
 	for (;;) {
-		const struct insn *i = &x->in[x->n];
+		struct insn *i = &x->in[x->n];
 
-		if (!decode_one(x, gva))
+		if (!decode_one(x, gva)) {
+			if (x->n)
+				x->in[x->n - 1].followed = false;
 			return x->n > 0;
+		}
+		if (!x->step && may_follow(x, i, follows)) {
+			i->followed = true;
+			follows++;
+			gva = x_branch_target(x, i);
+			continue;
+		}
 		gva += i->z.length;
 		jumps += i->rule->kind == RULE_JCC;
 		if (x_ends_block(i) || x->n == limit || jumps == 4 || (gva & 0xfff) == 0 ||

@@ -319,7 +319,7 @@ void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t bo
 	x->site[x->sites++] = (struct jit_site){.host_off = (uint16_t)(at - x->b.start),
 						.borrow = borrow,
 						.flags = x->flags,
-						.guest_off = (uint16_t)(i->gva - x->b.gva)};
+						.guest_off = (int16_t)(i->gva - x->b.gva)};
 }
 
 /* ---- what an instruction does to what r13 and r14 are known to hold ---- */

@@ -153,10 +153,11 @@ static bool is_direct(const struct insn *i)
 }
 
 /* The block was made from these bytes of its page, too. */
-static void depend(struct xlate *x, uint64_t from, uint64_t to)
+void x_depend(struct xlate *x, uint64_t from, uint64_t to)
 {
 	uint16_t lo = from & 0xfff, hi = (uint16_t)((to - 1) & 0xfff) + 1;
 
+	x_peek_page(x);
 	if (!x->b.peek_to || lo < x->b.peek_from)
 		x->b.peek_from = lo;
 	if (hi > x->b.peek_to)
@@ -174,7 +175,7 @@ static uint16_t live_at(struct xlate *x, uint64_t gva, uint16_t mask)
 		if ((gva & ~0xfffull) != page || jit_debug_ends_any(x->vm, gva) ||
 		    !x_decode_on_page(x, gva, i))
 			return live | mask;
-		depend(x, gva, gva + i->z.length);
+		x_depend(x, gva, gva + i->z.length);
 		live |= i->reads & mask;
 		mask &= (uint16_t) ~(i->sets | i->reads);
 		gva += i->z.length;
@@ -262,6 +263,8 @@ void x_liveness(struct xlate *x)
 		case RULE_CALL:
 		case RULE_JCC:
 		case RULE_LOOP:
+			if (i->followed)
+				break;
 			if (is_direct(i))
 				add_way(x, ways, x_branch_target(x, i));
 			else

@@ -55,6 +55,7 @@ struct insn {
 	 * and after (flags_slow.c) */
 	uint16_t reads, sets, touches, live_in, live_out;
 	bool straddles; /* ends on the next page */
+	bool followed;  /* a jump whose target comes next in the block */
 };
 
 extern const uint8_t jit_host_reg[16]; /* guest GPR -> host GPR, or R_NONE: in jit_cpu */

@@ -101,12 +101,16 @@ static inline const uint8_t *x_thunk(const struct xlate *x, const void *rx)
  * instruction raises. */
 bool x_decode(struct xlate *x, uint64_t gva);
 bool x_ends_block(const struct insn *i);
+/* What was read beside the block has to be as it is now when the block is done. */
+void x_peek_page(struct xlate *x);
 /* One instruction of the block's page, beside the block. false: it cannot be told. */
 bool x_decode_on_page(struct xlate *x, uint64_t gva, struct insn *i);
 
 /* --- flags_slow.c --- */
 /* Fills i's reads, sets and touches, the rule being known. */
 void x_flags_of(struct insn *i);
+/* The block was made from these bytes of its page, too. */
+void x_depend(struct xlate *x, uint64_t from, uint64_t to);
 /* Fills live_in and live_out of all of in[]. */
 void x_liveness(struct xlate *x);
 

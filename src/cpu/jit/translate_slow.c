@@ -2,7 +2,8 @@
  * what the flags must be at the entry; emit each instruction; then the slow paths and the exits
  * in cold code.
  *
- * A block goes on past conditional jumps (their taken side is an edge); it has up to EDGE_MAX
+ * A block goes on past conditional jumps (their taken side is an edge), and behind jumps on its
+ * page; it has up to EDGE_MAX
  * edges. Entries, in this order in memory, where the body wants the flags in the slot:
  *	entry_h:  save the flags (not where they are dead)
  *	guard:    is my page still mapped where it was? (entered from other pages)
@@ -255,6 +256,10 @@ static uint8_t wanted_at_entry(const struct xlate *x)
 		case RULE_NOP:
 		case RULE_LEA: continue;
 		case RULE_JCC: return FLAGS_HOST;
+		case RULE_JMP:
+			if (i->followed)
+				continue;
+			return FLAGS_SLOT;
 		case RULE_COPY:
 		case RULE_BT:
 		case RULE_MOV:
@@ -392,6 +397,19 @@ static bool bytes_changed(const struct xlate *x)
 		      x->peeked + x->b.peek_from, x->b.peek_to - x->b.peek_from) != 0;
 }
 
+/* What the block is made from: bytes from its start on, up to a jump that it follows, and others. */
+static void take_extent(struct xlate *x)
+{
+	const struct insn *last = x->in;
+
+	x->b.peek_from = x->b.peek_to = 0;
+	while (!last->followed && last < &x->in[x->n - 1])
+		last++;
+	x->b.guest_len = (uint16_t)(last->gva + last->z.length - x->b.gva);
+	while (++last < &x->in[x->n])
+		x_depend(x, last->gva, last->gva + last->z.length);
+}
+
 /* Decodes, and sees to it that whoever writes to these bytes from now on kills the block. Other
  * vCPUs have no write access to a watched page, but their slow path writes to what is no code on
  * it: either it sees that the bytes are claimed, or we see that it is under way, or what it
@@ -400,7 +418,6 @@ static bool take_bytes(struct xlate *x, uint64_t gva)
 {
 	struct jit_cpu *c = x->c;
 	bool stopped = c->p->member.stopping;
-	const struct insn *last;
 
 	if (stopped)
 		jit_watch_page(c, x->page->gpa);
@@ -413,11 +430,9 @@ static bool take_bytes(struct xlate *x, uint64_t gva)
 			jit_watch_page(c, x->page2->gpa);
 		if (x->page2 && !jit_code_on_page(x->k, x->page2->gpa))
 			break;
-		last = &x->in[x->n - 1];
-		x->b.guest_len = (uint16_t)(last->gva + last->z.length - gva);
 		x->b.page = jit_ref_to(x->k, x->page);
 		x->b.page2 = jit_ref_to(x->k, x->page2);
-		x->b.peek_from = x->b.peek_to = 0;
+		take_extent(x);
 		x_liveness(x);
 		jit_block_claim(x->k, &x->b);
 		if (stopped)

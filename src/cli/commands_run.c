@@ -72,7 +72,9 @@ static const struct option run_options[] = {
 	 "A network card, and where its wire leads: user (the host's network, without privileges; "
 	 "restrict: nothing but the forwards of -p), tap[=IF], bridge=BR, switch=NAME (a private "
 	 "switch of this user's VMs; uplink: which leads to the host's network too), or none. "
-	 "Further keys: mac=ADDRESS, mtu=N, queues=N, rx=RATE, tx=RATE (bytes a second). Default: "
+	 "Further keys: mac=ADDRESS, mtu=N, queues=N, rx=RATE, tx=RATE (bytes a second); for user also "
+	 "tftp=DIR, whose files guests get by TFTP, and bootfile=FILE, the one of these that a guest "
+	 "which boots from the network is told to take. Default: "
 	 "user.",
 	 .repeats = true},
 	{"publish", OPT_TEXT, offsetof(struct run_opts, publish), "[ADDR:]HOST:GUEST[/udp]",

@@ -12,7 +12,7 @@
 #define QUEUES_MAX 16u
 
 struct parts {
-	const char *mac;
+	const char *mac, *tftp, *bootfile;
 	bool restricted, uplink;
 	unsigned mtu, queues;
 	uint64_t rx, tx;
@@ -20,11 +20,16 @@ struct parts {
 
 #define PART(member) offsetof(struct parts, member)
 
-const struct option net_parts[] = {
-	{"mac", OPT_TEXT, PART(mac), "ADDRESS"},  {"mtu", OPT_COUNT, PART(mtu), "N"},
-	{"queues", OPT_COUNT, PART(queues), "N"}, {"rx", OPT_SIZE, PART(rx), "RATE"},
-	{"tx", OPT_SIZE, PART(tx), "RATE"},       {"restrict", OPT_FLAG, PART(restricted)},
-	{"uplink", OPT_FLAG, PART(uplink)},       {0}};
+const struct option net_parts[] = {{"mac", OPT_TEXT, PART(mac), "ADDRESS"},
+				   {"mtu", OPT_COUNT, PART(mtu), "N"},
+				   {"queues", OPT_COUNT, PART(queues), "N"},
+				   {"rx", OPT_SIZE, PART(rx), "RATE"},
+				   {"tx", OPT_SIZE, PART(tx), "RATE"},
+				   {"restrict", OPT_FLAG, PART(restricted)},
+				   {"uplink", OPT_FLAG, PART(uplink)},
+				   {"tftp", OPT_TEXT, PART(tftp), "DIR"},
+				   {"bootfile", OPT_TEXT, PART(bootfile), "FILE"},
+				   {0}};
 
 static const struct {
 	const char *name;
@@ -62,6 +67,10 @@ static int set_parts(struct machine_net *n, const struct parts *p, struct err *e
 {
 	if (p->restricted && n->net.kind != NET_USER)
 		return err_set(e, EINVAL, "restrict is for 'user'");
+	if ((p->tftp || p->bootfile) && n->net.kind != NET_USER)
+		return err_set(e, EINVAL, "tftp and bootfile are for 'user'");
+	if (p->bootfile && !p->tftp)
+		return err_set(e, EINVAL, "bootfile: say with tftp=DIR where it is");
 	if (p->uplink && n->net.kind != NET_SWITCH)
 		return err_set(e, EINVAL, "uplink is for 'switch'");
 	if (p->mtu && (p->mtu < MTU_MIN || p->mtu > MTU_MAX))
@@ -70,6 +79,8 @@ static int set_parts(struct machine_net *n, const struct parts *p, struct err *e
 		return err_set(e, EINVAL, "queues: at most %u", QUEUES_MAX);
 	n->net.restricted = p->restricted;
 	n->net.uplink = p->uplink;
+	n->net.tftp = p->tftp;
+	n->net.bootfile = p->bootfile;
 	n->net.mtu = (uint16_t)p->mtu;
 	n->net.rx_bps = p->rx;
 	n->net.tx_bps = p->tx;

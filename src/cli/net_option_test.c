@@ -57,11 +57,12 @@ static void each_key_reaches_its_field(void **state)
 {
 	const struct machine_net *n = &got.net[0];
 
-	assert_int_equal(parse(LIST("switch=lab,uplink,mac=52:54:00:12:34:56,mtu=9000,queues=3,"
-				    "rx=1M,tx=2M",
-				    "user,restrict", "tap", "tap=t0", "bridge=br0"),
-			       NULL, NULL),
-			 0);
+	assert_int_equal(
+		parse(LIST("switch=lab,uplink,mac=52:54:00:12:34:56,mtu=9000,queues=3,"
+			   "rx=1M,tx=2M",
+			   "user,restrict,tftp=/srv,bootfile=f", "tap", "tap=t0", "bridge=br0"),
+		      NULL, NULL),
+		0);
 	assert_int_equal(got.n, 5);
 	assert_int_equal(n->net.kind, NET_SWITCH);
 	assert_string_equal(n->net.name, "lab");
@@ -72,6 +73,8 @@ static void each_key_reaches_its_field(void **state)
 	assert_int_equal(n->net.rx_bps, MIB(1));
 	assert_int_equal(n->net.tx_bps, MIB(2));
 	assert_true(got.net[1].net.restricted);
+	assert_string_equal(got.net[1].net.tftp, "/srv");
+	assert_string_equal(got.net[1].net.bootfile, "f");
 	assert_int_equal(got.net[2].net.kind, NET_TAP);
 	assert_null(got.net[2].net.name);
 	assert_string_equal(got.net[3].net.name, "t0");
@@ -122,6 +125,8 @@ static void what_is_wrong_is_said(void **state)
 		{"bridge", "'bridge' wants a name: bridge=NAME"},
 		{"switch=", "'switch' wants a name"},
 		{"tap,restrict", "restrict is for 'user'"},
+		{"tap,tftp=/srv", "tftp and bootfile are for 'user'"},
+		{"user,bootfile=f", "bootfile: say with tftp=DIR"},
 		{"user,uplink", "uplink is for 'switch'"},
 		{"user,mtu=67", "mtu: from 68 to 65521"},
 		{"user,mtu=65522", "mtu: from 68 to 65521"},

@@ -37,6 +37,10 @@ static const struct kind uefi = {
 	 {"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"}},
 };
 
+/* iPXE for a virtio card (Debian's package ipxe-qemu). */
+static const char *const net_roms[] = {"/usr/lib/ipxe/qemu/pxe-virtio.rom",
+				       "/usr/share/qemu/pxe-virtio.rom"};
+
 static bool readable(const char *path)
 {
 	return !path || access(path, R_OK) == 0;
@@ -143,6 +147,27 @@ static int boot_order(const char *text, struct machine_firmware *f, struct err *
 	return 0;
 }
 
+/* Without one, a BIOS does not know the network: an error only for those who want it first. */
+static int find_net_rom(struct machine_firmware *f, struct err *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(net_roms) && !f->net_rom; i++)
+		if (readable(net_roms[i]))
+			f->net_rom = net_roms[i];
+	if (f->net_rom || f->order[0] != BOOT_FROM_NET)
+		return 0;
+	return err_set(e, ENOENT,
+		       "--boot net: a BIOS needs '%s' for that; on Debian: apt install ipxe-qemu",
+		       net_roms[0]);
+}
+
+static bool has_net(const struct machine_firmware *f)
+{
+	for (unsigned i = 0; i < f->orders; i++)
+		if (f->order[i] == BOOT_FROM_NET)
+			return true;
+	return false;
+}
+
 static void default_order(struct machine_firmware *f)
 {
 	for (unsigned i = 0; f->orders == 0 && i < BOOT_FROM_KINDS; i++)
@@ -225,6 +250,8 @@ int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct
 	c->kernel_source = NULL;
 	m->debug = log_enabled(LOG_DEBUG);
 	r = choose(f, o, system, &m->code, &template, e);
+	if (r == 0 && !template && has_net(m))
+		r = find_net_rom(m, e);
 	if (r < 0 || !template)
 		return r;
 	m->vars = template;

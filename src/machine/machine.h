@@ -53,9 +53,10 @@ enum machine_boot_from { BOOT_FROM_DISK, BOOT_FROM_CDROM, BOOT_FROM_NET, BOOT_FR
 
 /* A BIOS or UEFI that starts the machine from its disks, as on a PC; instead of a kernel. */
 struct machine_firmware {
-	const char *code; /* path of its ROM; NULL: there is none */
-	const char *vars; /* path of what the flash below the ROM holds; NULL: there is none */
-	bool keep_vars;   /* what is written there goes to that file; else it is lost at the end */
+	const char *code;    /* path of its ROM; NULL: there is none */
+	const char *net_rom; /* path of a BIOS's driver for network cards; NULL: it has none */
+	const char *vars;    /* path of what the flash below the ROM holds; NULL: there is none */
+	bool keep_vars; /* what is written there goes to that file; else it is lost at the end */
 	enum machine_boot_from order[BOOT_FROM_KINDS]; /* [orders]: what is tried first */
 	unsigned orders;
 	bool menu;      /* its boot menu, for people: it waits for a key */

@@ -97,9 +97,11 @@ struct net_opts {
 	const char *name; /* tap interface (NULL: any), bridge, or switch */
 	const struct net_forward *forward;
 	unsigned forwards;
-	bool restricted;         /* NET_USER: no way out of the guest but the forwards */
-	bool uplink;             /* NET_SWITCH: the switch also leads to user-mode NAT */
-	uint16_t mtu;            /* the guest's; 0: NET_MTU */
+	bool restricted;      /* NET_USER: no way out of the guest but the forwards */
+	const char *tftp;     /* NET_USER: a directory whose files guests get by TFTP; or NULL */
+	const char *bootfile; /* NET_USER: which of them DHCP names for those that boot; or NULL */
+	bool uplink;          /* NET_SWITCH: the switch also leads to user-mode NAT */
+	uint16_t mtu;         /* the guest's; 0: NET_MTU */
 	uint64_t rx_bps, tx_bps; /* bytes a second, as the guest sees it; 0: no limit */
 	const char *capture;     /* pcapng file; NULL: none */
 	const char *vm;          /* the VM's name: for DHCP and the capture; may be NULL */

@@ -31,6 +31,7 @@ struct user {
 	struct net_port port;
 	struct loop *loop;
 	struct net_warn warn;
+	char *tftp, *bootfile; /* or NULL */
 	bool restricted, failed;
 	unsigned mtu, forwards;
 	char *hostname;
@@ -232,6 +233,8 @@ static int start_lib(struct user *u, struct err *e)
 		.in6_enabled = true,
 		.vprefix_len = 64,
 		.vhostname = u->hostname,
+		.tftp_path = u->tftp,
+		.bootfile = u->bootfile,
 		.if_mtu = LIB_MTU,
 		.if_mru = LIB_MTU,
 	};
@@ -304,6 +307,8 @@ static void user_free(struct net_port *p)
 	slirp_lib_close(&u->lib);
 	frame_queue_done(&u->queue);
 	free(u->hostname);
+	free(u->tftp);
+	free(u->bootfile);
 	free(u->forward);
 	free(u);
 }
@@ -321,7 +326,9 @@ static int copy_opts(struct user *u, const struct net_opts *o)
 	u->restricted = o->restricted;
 	u->mtu = o->mtu ? o->mtu : NET_MTU;
 	u->warn = (struct net_warn){o->warn, o->warn_ctx};
-	if (o->vm && !(u->hostname = strdup(o->vm)))
+	if ((o->vm && !(u->hostname = strdup(o->vm))) ||
+	    (o->tftp && !(u->tftp = strdup(o->tftp))) ||
+	    (o->bootfile && !(u->bootfile = strdup(o->bootfile))))
 		return -ENOMEM;
 	if (!o->forwards)
 		return 0;

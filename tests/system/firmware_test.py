@@ -165,6 +165,20 @@ class Cd(Firmware):
                 read_until(vm.p.stdout.fileno(), b"loader-on-cd")
 
 
+class Net(Firmware):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path("tftp"))
+        with open(self.path("tftp/boot.ipxe"), "w") as f:
+            f.write("#!ipxe\necho script-from-the-net\nshell\n")
+
+    def test_a_bios_boots_from_the_network(self):
+        need(SEABIOS, "/usr/lib/ipxe/qemu/pxe-virtio.rom")
+        with Vm(HOLON, "--firmware", "bios", "--boot", "net", "--net",
+                f"user,tftp={self.path('tftp')},bootfile=boot.ipxe") as vm:
+            read_until(vm.p.stdout.fileno(), b"script-from-the-net")
+
+
 class Uefi(Firmware):
     def setUp(self):
         super().setUp()

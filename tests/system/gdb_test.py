@@ -318,8 +318,8 @@ class Kernel(Debugged):
         said = self.debug(
             "info threads", "hbreak start_kernel", "c", "bt", "stepi", "stepi", "p/x $cr3 != 0", "p/x $gs_base",
             "delete", "break __x64_sys_sethostname", "c", "p/x $rip == &__x64_sys_sethostname",
-            "delete 2", f"watch *({self.HOSTNAME})", "c", f"x/s {self.HOSTNAME}", "c",
-            "monitor walk ffffffff81000000", say=b"hostname first; hostname other")
+            "p $up = *(long *)$rsp", "finish", "p $rip == $up", "c", "delete 2",
+            f"watch *({self.HOSTNAME})", "c", f"x/s {self.HOSTNAME}", "c", "monitor walk ffffffff81000000", say=b"hostname zero; hostname first; hostname other")
         self.assertIn("vCPU 0: running, 64-bit, ring 0", said["info threads"])
         self.assertIn("Breakpoint 1, 0xffffffff", said["c"])
         self.assertIn("#0  0xffffffff", said["bt"])
@@ -328,6 +328,7 @@ class Kernel(Debugged):
         self.assertIn("= 0xffffffff", said["p/x $gs_base"])
         self.assertIn("Breakpoint 2, ", said["c"])
         self.assertIn("= 0x1\n", said["p/x $rip == &__x64_sys_sethostname"])
+        self.assertIn("= 1\n", said["p $rip == $up"])
         self.assertIn("New value = 102 'f'", said["c"])
         self.assertIn("New value = 111 'o'", said["c"])
         self.assertIn("is at physical", said["monitor walk ffffffff81000000"])

@@ -103,11 +103,14 @@ void x_direct_slow_path(struct xlate *x, const struct slow_path *s)
 	e_jmp_to(e, x_thunk(x, x->k->exit_step));
 }
 
-/* Which of r13 and r14 is to hold g's delta. The stack's is in r14, since PUSH and CALL need r13. */
+/* Which of r13 and r14 is to hold g's delta. The stack's is in r14, since PUSH and CALL need r13;
+ * RAX's in r13, since RAX is somewhere else while flags are saved or restored, by way of r13. */
 static unsigned holder(const struct xlate *x, unsigned g)
 {
 	if (g == X86_RSP)
 		return R_14;
+	if (g == X86_RAX)
+		return R_13;
 	for (unsigned n = 0; n < 2; n++)
 		if (!x->held[n].valid)
 			return n ? R_14 : R_13;

@@ -502,9 +502,10 @@ static int follow(struct walk *w, const struct place *at)
 			return visit(w, next, state_after_call(w, target_of(w)));
 		if (!direct && !is_field(&w->op[0], offsetof(struct jit_cpu, tmp[0])))
 			return bad(w, "an indirect call");
-		r = !direct || (!w->fresh && is_entry(w, target_of(w)))
-			    ? 0
-			    : visit(w, target_of(w), RAW);
+		r = 0;
+		if (direct && !is_entry(w, target_of(w)))
+			r = in_cold(w, target_of(w)) ? visit(w, target_of(w), RAW)
+						     : bad(w, "calls what is no entry");
 		return r < 0 ? r : visit(w, next, RAW);
 	case ZYDIS_CATEGORY_RET:
 		return w->z.opcode == 0xc3 && w->z.length == 1 ? 0 : bad(w, "an odd return");

@@ -150,7 +150,8 @@ static void what_it_may_not(void **state)
 		"9d",                         /* popf */
 		"9c",                         /* pushf */
 		"50",                         /* push rax */
-		"c3",                         /* ret */
+		"c2 08 00",                   /* ret 8 */
+		"f3 c3",                      /* rep ret */
 		"8e e8",                      /* mov gs, eax */
 		"8c e8",                      /* mov eax, gs */
 		"f3 48 0f ae d8",             /* wrgsbase rax */

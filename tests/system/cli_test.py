@@ -43,7 +43,7 @@ class Words(unittest.TestCase):
         self.refused("run", "--kernle", "x", saying="did you mean '--kernel'?")
 
     def test_missing_kernel_option(self):
-        self.refused("run", saying="--kernel FILE or --firmware is missing")
+        self.refused("run", saying="or --firmware is missing")
 
     def test_bad_values(self):
         self.refused("run", "--kernel", "x", "--memory", "12Q", saying="--memory: '12Q'")

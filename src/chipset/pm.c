@@ -26,7 +26,8 @@
 #define CNT_BM_RLD  0x0002
 #define CNT_SLP_TYP 0x1c00
 #define CNT_SLP_EN  0x2000
-#define SLP_TYP_S5  5
+#define SLP_TYP_S5  5 /* as _S5 in dsdt.asl has it */
+#define SLP_TYP_OFF 0 /* what OVMF writes, which asks no ACPI table */
 
 struct pm {
 	struct device dev;
@@ -91,6 +92,11 @@ static uint64_t pm_read(struct bus_region *r, uint64_t offset, unsigned size)
 	return load_le(regs + offset, size);
 }
 
+static bool is_off(unsigned sleep_type)
+{
+	return sleep_type == SLP_TYP_S5 || sleep_type == SLP_TYP_OFF;
+}
+
 /* One byte. Returns whether the guest asked for S5. Called with lock held. */
 static bool pm_write_byte(struct pm *p, unsigned offset, uint8_t v)
 {
@@ -102,7 +108,7 @@ static bool pm_write_byte(struct pm *p, unsigned offset, uint8_t v)
 	case 2: p->enable = (p->enable & ~lane) | (bits & EN_BITS); break;
 	case 4:
 		p->control = (p->control & ~lane) | (bits & (CNT_SLP_TYP | CNT_BM_RLD));
-		return (bits & CNT_SLP_EN) && (p->control & CNT_SLP_TYP) >> 10 == SLP_TYP_S5;
+		return (bits & CNT_SLP_EN) && is_off((p->control & CNT_SLP_TYP) >> 10);
 	}
 	return false;
 }

@@ -81,6 +81,13 @@ static void timer_carry_raises_sci(void **state)
 	assert_true(b.wire[IRQ_SCI].level);
 }
 
+static void sleep_type_0_powers_off_as_uefi_wants_it(void **state)
+{
+	out16(PORT_PM_CNT, SLP_EN);
+	assert_int_equal(b.requests, 1);
+	assert_int_equal(b.request, MACHINE_POWER_OFF);
+}
+
 static void s5_powers_off(void **state)
 {
 	assert_int_equal(in16(PORT_PM_CNT) & 1, 1); /* SCI_EN */
@@ -103,6 +110,7 @@ int main(void)
 		T(timer_counts_guest_time),
 		T(timer_carry_raises_sci),
 		T(s5_powers_off),
+		T(sleep_type_0_powers_off_as_uefi_wants_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -373,6 +373,17 @@ static void lost(struct xlate *x, unsigned g)
 		x->sum.valid = false;
 }
 
+/* A borrowed register comes back, but the scanner cannot see that. */
+void x_direct_used(struct xlate *x, uint16_t hosts)
+{
+	for (unsigned g = 0; g < 16; g++)
+		if (jit_host_reg[g] != R_NONE && (hosts >> jit_host_reg[g] & 1))
+			lost(x, g);
+	for (unsigned h = R_13; h <= R_14; h++)
+		if (hosts >> h & 1)
+			x_forget(x, h);
+}
+
 static void written(struct xlate *x, const struct insn *i)
 {
 	for (unsigned n = 0; n < i->z.operand_count; n++) {

@@ -79,7 +79,7 @@ struct host_mem {
  * stores guest registers that live in jit_cpu around it; uses as scratch what of r13 and r14 m does
  * not name; leaves flags to the instruction alone. *at: where the instruction itself starts.
  * *borrowed: a host register whose guest value is in tmp[3] while it runs, or R_NONE. Returns
- * which host registers it used as scratch (bit n: register n). */
+ * which host registers it used as scratch, or borrowed (bit n: register n). */
 uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
 		     uint8_t *borrowed);
 

@@ -206,10 +206,7 @@ void x_copy(struct xlate *x, const struct insn *i)
 		x_need_host(x);
 	scratch = jit_rewrite(&x->hot, i, i->mem ? x->at : (struct host_mem){R_NONE, R_NONE, 0},
 			      &at, &borrowed);
-	if (scratch & BIT(R_13))
-		x_forget(x, R_13);
-	if (scratch & BIT(R_14))
-		x_forget(x, R_14);
+	x_direct_used(x, scratch);
 	if (can_trap(i) || (x->direct && i->mem))
 		x_site(x, i, at, borrowed);
 	if (i->touches)

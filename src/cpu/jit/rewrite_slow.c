@@ -420,5 +420,7 @@ uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, ui
 		e_load(e, w.borrow[n], OFF_TMP(3 - n));
 	for (unsigned n = 0; n < w.ins; n++)
 		scratch |= (uint16_t)BIT(w.in[n].host);
+	for (unsigned n = 0; n < w.borrows; n++)
+		scratch |= (uint16_t)BIT(w.borrow[n]);
 	return scratch;
 }

@@ -191,6 +191,8 @@ bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint6
 void x_direct_slow_path(struct xlate *x, const struct slow_path *s);
 /* i is emitted: what it leaves of held. */
 void x_direct_after(struct xlate *x, const struct insn *i);
+/* Host registers (bit n: register n) that meanwhile held something else. */
+void x_direct_used(struct xlate *x, uint16_t hosts);
 /* Code that uses r13 or r14 for something else. */
 void x_forget(struct xlate *x, unsigned host);
 void x_forget_all(struct xlate *x);

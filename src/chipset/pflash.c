@@ -110,6 +110,7 @@ static void program(struct pflash *p, uint32_t at, const uint8_t *from, uint32_t
 {
 	for (uint32_t i = 0; i < len; i++)
 		p->o.bytes[at + i] &= from[i];
+	p->status |= STATUS_READY;
 	saved(p, at, len);
 }
 
@@ -117,6 +118,7 @@ static void erase(struct pflash *p, uint32_t at)
 {
 	at -= at % PFLASH_BLOCK;
 	memset(p->o.bytes + at, ERASED, PFLASH_BLOCK);
+	p->status |= STATUS_READY;
 	saved(p, at, PFLASH_BLOCK);
 }
 
@@ -129,7 +131,7 @@ static void command(struct pflash *p, uint8_t c)
 	case CMD_ERASE: p->step = STEP_ERASE; break;
 	case CMD_LOCK_SETUP: p->step = STEP_LOCK; break;
 	case CMD_BUFFER: p->step = STEP_COUNT; break;
-	case CMD_CLEAR_STATUS: p->status = STATUS_READY; break;
+	case CMD_CLEAR_STATUS: p->status = 0; break; /* until it did something: OVMF looks */
 	case CMD_READ_STATUS: break;
 	case CMD_READ_ID: p->shown = SHOW_ID; break;
 	case CMD_READ_CFI: p->shown = SHOW_CFI; break;
@@ -143,7 +145,7 @@ static void buffer(struct pflash *p, uint32_t at, const uint8_t *from, uint32_t 
 	if (p->n == 0)
 		p->first = at;
 	if (len > p->left || at != p->first + p->n) {
-		p->status |= STATUS_PROGRAM_ERROR;
+		p->status |= STATUS_READY | STATUS_PROGRAM_ERROR;
 		p->step = STEP_COMMAND;
 		return;
 	}
@@ -160,7 +162,7 @@ static void confirm(struct pflash *p, uint8_t c)
 	if (c == CMD_CONFIRM)
 		program(p, p->first, p->buffer, p->n);
 	else
-		p->status |= STATUS_PROGRAM_ERROR;
+		p->status |= STATUS_READY | STATUS_PROGRAM_ERROR;
 }
 
 static void pflash_write(struct bus_region *r, uint64_t offset, uint64_t value, unsigned size)
@@ -181,7 +183,7 @@ static void pflash_write(struct bus_region *r, uint64_t offset, uint64_t value, 
 		if (c == CMD_CONFIRM)
 			erase(p, at);
 		else
-			p->status |= STATUS_ERASE_ERROR | STATUS_PROGRAM_ERROR;
+			p->status |= STATUS_READY | STATUS_ERASE_ERROR | STATUS_PROGRAM_ERROR;
 		p->step = STEP_COMMAND;
 		break;
 	case STEP_LOCK: p->step = STEP_COMMAND; break; /* no block is ever locked */
@@ -204,7 +206,7 @@ static void pflash_reset(struct device *d)
 
 	p->step = STEP_COMMAND;
 	p->shown = SHOW_ARRAY;
-	p->status = STATUS_READY;
+	p->status = 0;
 	p->left = p->first = p->n = 0;
 }
 

@@ -84,7 +84,7 @@ static void an_erase_without_confirmation_is_an_error_until_cleared(void **state
 	assert_int_equal(get(0), 0xb0);
 	put(0, 0x50);
 	put(0, 0x70);
-	assert_int_equal(get(0), 0x80);
+	assert_int_equal(get(0), 0);
 	put(0, 0xff);
 	assert_int_equal(get(0), 0);
 	assert_int_equal(saves, 0);

@@ -161,6 +161,8 @@ struct jit_vm {
 	unsigned frozen;               /* vCPUs */
 	struct xlate *xlate;           /* the translator's working memory; under the cache's lock */
 	bool isa_ok[512];              /* by ZYDIS_ISA_SET_*: offered to the guest */
+	_Atomic uint32_t window_maps;  /* pieces that the vCPUs' windows are mapped in, and ... */
+	uint32_t window_maps_max;      /* ... at most (window.h) */
 	bool amd; /* near branches take an operand-size prefix in 64-bit mode, as AMD's do */
 };
 

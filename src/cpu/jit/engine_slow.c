@@ -159,6 +159,7 @@ static int vm_new(struct engine_vm **out, const struct engine_env *env, struct e
 	if (!env->always_loaded)
 		mem_watch(env->mem, &vm->written.watch);
 	vm->amd = cpuid_is_amd(env->cpuid);
+	vm->window_maps_max = jit_windows_budget();
 	vm->xlate = calloc(1, sizeof *vm->xlate);
 	jit_isa_init(vm->isa_ok, env->cpuid);
 	r = vm->xlate ? jit_signals_init(e) : err_set(e, ENOMEM, "no memory for the translator");

@@ -23,7 +23,7 @@
 #define WINDOWS     8
 #define WIN_BUCKETS 1024
 #define WIN_TABLES  2048  /* of one window, each for 2 MiB of its addresses */
-#define WIN_MAPS    16384 /* pieces that one window is mapped in; the host has a limit */
+#define WIN_MAPS    16384 /* pieces that one window is mapped in at most */
 #define WIN_PAGES   32    /* single pages to look at again; if more, all */
 
 /* What one guest page table maps, as far as the window has it. */
@@ -84,6 +84,8 @@ void jit_window_want(struct jit_cpu *c, uint64_t gva);
 struct win_table *jit_window_table(struct window *w, uint64_t gva);
 
 /* --- window_slow.c --- */
+/* Pieces that all windows of a VM may be mapped in: half of what the host allows a process. */
+uint32_t jit_windows_budget(void);
 /* Gives the current address space a window; false: no room. */
 bool jit_window_open(struct jit_cpu *c);
 void jit_window_close(struct jit_cpu *c, struct window *w);

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -11,6 +12,40 @@ static void *reserve(void *at, uint64_t len)
 {
 	return mmap(at, len, PROT_NONE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0), -1, 0);
+}
+
+#define HOST_MAPS_USUAL 65530
+
+uint32_t jit_windows_budget(void)
+{
+	FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned long host = HOST_MAPS_USUAL;
+
+	if (f) {
+		if (fscanf(f, "%lu", &host) != 1)
+			host = HOST_MAPS_USUAL;
+		fclose(f);
+	}
+	return (uint32_t)min_u64(host / 2, INT32_MAX);
+}
+
+/* n more pieces of w, of the VM's windows in all. */
+static void count_maps(struct jit_cpu *c, struct window *w, unsigned n)
+{
+	w->maps += n;
+	atomic_fetch_add_explicit(&c->vm->window_maps, n, memory_order_relaxed);
+}
+
+static void forget_maps(struct jit_cpu *c, struct window *w)
+{
+	atomic_fetch_sub_explicit(&c->vm->window_maps, w->maps, memory_order_relaxed);
+	w->maps = 0;
+}
+
+static bool over_budget(const struct jit_cpu *c)
+{
+	return atomic_load_explicit(&c->vm->window_maps, memory_order_relaxed) >=
+	       c->vm->window_maps_max;
 }
 
 static void close_lanes(struct window *w)
@@ -27,6 +62,7 @@ void jit_window_close(struct jit_cpu *c, struct window *w)
 	struct windows *ws = c->p->win;
 
 	close_lanes(w);
+	forget_maps(c, w);
 	if (w->table)
 		munmap(w->table, WIN_TABLES * sizeof *w->table);
 	if (ws->now == w)
@@ -122,14 +158,16 @@ static void set_bits(uint64_t *bits, unsigned n, unsigned pages, bool to)
 		bits[n / 64] = (bits[n / 64] & ~BIT(n % 64)) | (uint64_t)to << (n % 64);
 }
 
-/* Forgets everything that w has mapped. */
-static void empty(struct window *w)
+/* Forgets everything that w has mapped; most of it will be wanted again. */
+static void empty(struct jit_cpu *c, struct window *w)
 {
 	for (unsigned n = 0; n < LANES; n++)
 		if (w->lane[n])
 			reserve(w->lane[n], LANE_SIZE);
 	memset(w->bucket, 0, sizeof w->bucket);
-	w->tables = w->maps = w->pages = 0;
+	w->churn += w->pages;
+	w->tables = w->pages = 0;
+	forget_maps(c, w);
 }
 
 void jit_window_unmap(struct jit_cpu *c, struct window *w, struct win_table *t, unsigned n,
@@ -139,12 +177,12 @@ void jit_window_unmap(struct jit_cpu *c, struct window *w, struct win_table *t, 
 	w->churn++;
 	w->pages -= (uint32_t)min_u64(pages, w->pages);
 	if (reserve(hva_of(w, t, n), 4096ull * pages) == MAP_FAILED) {
-		empty(w);
+		empty(c, w);
 		return;
 	}
 	set_bits(t->there, n, pages, false);
 	set_bits(t->writable, n, pages, false);
-	w->maps++; /* it may have cut one in two */
+	count_maps(c, w, 1); /* it may have cut one in two */
 }
 
 void jit_window_protect(struct jit_cpu *c, struct window *w, struct win_table *t, unsigned n)
@@ -152,7 +190,7 @@ void jit_window_protect(struct jit_cpu *c, struct window *w, struct win_table *t
 	if (mprotect(hva_of(w, t, n), 4096, PROT_READ) < 0)
 		jit_window_unmap(c, w, t, n, 1);
 	set_bits(t->writable, n, 1, false);
-	w->maps += 2;
+	count_maps(c, w, 2);
 }
 
 static uint64_t file_offset(const struct jit_cpu *c, gpa_t gpa)
@@ -181,7 +219,7 @@ static bool map(struct jit_cpu *c, struct window *w, struct win_table *t, unsign
 		t->pfn[n + k] = (uint32_t)(gpa >> 12) + k;
 	set_bits(t->there, n, pages, true);
 	set_bits(t->writable, n, pages, write);
-	w->maps++;
+	count_maps(c, w, 1);
 	c->p->win->mapped++;
 	return true;
 }
@@ -194,6 +232,26 @@ static bool pages_free_of_code(const struct jit_cpu *c, gpa_t gpa, unsigned page
 	return true;
 }
 
+/* Room for one more piece: the vCPU's other windows go first. false: other vCPUs have it all; then w
+ * counts as too costly and goes, too. */
+static bool make_room(struct jit_cpu *c, struct window *w)
+{
+	struct windows *ws = c->p->win;
+
+	if (w->maps > WIN_MAPS || w->tables == WIN_TABLES)
+		empty(c, w);
+	if (!over_budget(c))
+		return true;
+	for (struct window *o = ws->w; o < ws->w + WINDOWS; o++)
+		if (o != w)
+			jit_window_close(c, o);
+	empty(c, w);
+	if (!over_budget(c))
+		return true;
+	w->churn = UINT32_MAX;
+	return false;
+}
+
 static bool map_gva(struct jit_cpu *c, struct window *w, uint64_t gva, bool write)
 {
 	struct jit_mapping m;
@@ -204,17 +262,17 @@ static bool map_gva(struct jit_cpu *c, struct window *w, uint64_t gva, bool writ
 	if (!jit_walk(c, gva, MMU_USER, write ? ACC_WRITE : ACC_READ, &m, &error))
 		return false; /* a page fault of the guest's own */
 	writable = m.writable && !jit_code_on_page(&c->vm->cache, m.gpa);
-	if ((write && !writable) || !mem_span(c->env->mem, m.gpa, 4096)) {
+	if ((write && !writable) || !mem_ram(c->env->mem, m.gpa, 4096)) {
 		w->churn++;
 		return false;
 	}
-	if (w->maps > WIN_MAPS || w->tables == WIN_TABLES)
-		empty(w);
+	if (!make_room(c, w))
+		return false;
 	t = jit_window_table(w, gva);
 	if (m.large) { /* at least 2 MiB of RAM, all alike */
 		gpa_t first = m.gpa & ~(MIB(2) - 1);
 
-		if (mem_span(c->env->mem, first, MIB(2)) && pages_free_of_code(c, first, 512))
+		if (mem_ram(c->env->mem, first, MIB(2)) && pages_free_of_code(c, first, 512))
 			return map(c, w, t, 0, 512, first, writable);
 	}
 	return map(c, w, t, gva >> 12 & 511, 1, m.gpa, writable);

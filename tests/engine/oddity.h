@@ -13,6 +13,7 @@ enum oddity {
 	ODD_MONITOR,   /* MONITOR and MWAIT in ring 3: #GP, not #UD */
 	ODD_SERIALIZE, /* 0F 01 E8 does nothing where the processor has #UD */
 	ODD_NT,        /* a trap from ring 3 loses NT */
+	ODD_ALIGN,     /* where ring 3 is emulated there are no alignment checks */
 	ODDITIES
 };
 

@@ -132,6 +132,19 @@ class Vsock(DriverTest):
 class Ports(DriverTest):
     """Named ports and the virtio console."""
 
+    def connected(self, name):
+        end = time.monotonic() + PATIENCE
+        while True:
+            s = socket.socket(socket.AF_UNIX)
+            try:
+                s.connect(self.path(name))
+                return s
+            except OSError:
+                s.close()
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
     def test_ports(self):
         init = """mkdir -p /dev/virtio-ports
 until [ "$(cat /sys/class/virtio-ports/*/name 2>/dev/null | wc -l)" = 2 ]; do sleep 0.1; done
@@ -146,10 +159,9 @@ cat /tmp/data >&3; cat /tmp/sum >/dev/virtio-ports/b; head -c 1 <&3; poweroff -f
 """
         with self.boot_with("console", init, "--port", f"org.holon.a=unix:{self.path('a')}", "--port",
                             f"b=unix:{self.path('b')}") as vm:
-            a, b = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+            # Before the guest opens the ports: with nobody at the other end it would read their end.
+            a, b = self.connected("a"), self.connected("b")
             vm.until(b"org.holon.a")
-            a.connect(self.path("a"))
-            b.connect(self.path("b"))
             a.settimeout(PATIENCE)
             data = os.urandom(3_000_000)
             a.sendall(data)

@@ -110,6 +110,8 @@ def record(options, directory, ramdisk, perf_map):
         if perf:
             perf.kill()
             perf.wait()
+    if not cpu.LINE.findall(seen.decode(errors="replace")):
+        common.fail(f"no test ran: bench/cpu knows none by the name of {' or '.join(options.tests)}")
     out = subprocess.run(["perf", "script", "-i", data, "-F", "comm,ip,sym,dso"], stdout=subprocess.PIPE, text=True,
                          stderr=subprocess.DEVNULL, check=True).stdout
     return seen.decode(errors="replace"), code, out
@@ -196,6 +198,7 @@ def main():
     p.add_argument("--limit", type=float, default=300, metavar="S", help="longest time for the guest")
     p.set_defaults(no_qemu=True)
     options = common.parse(p)
+    options.tests = [t.split("/")[-1] for t in options.tests]  # as the table of bench/cpu has them
     options.kernel = common.kernel_of(options)
     with common.scratch() as directory:
         program = cpu.build(directory)

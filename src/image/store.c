@@ -37,7 +37,7 @@ static int user_root(char *to, size_t len, struct err *e)
 
 int store_open(struct store *st, const char *dir, struct err *e)
 {
-	static const char *const below[] = {"images/sha256", "images/names", "images/work", "vms"};
+	static const char *const below[] = {"images/sha256", "images/names", "images/temp", "vms"};
 	char path[PATH_LEN];
 	int r = 0;
 
@@ -98,13 +98,13 @@ static void remove_stale_work(const struct store *st)
 	struct dirent *d;
 	DIR *list;
 
-	if (!store_path(st, dir, sizeof dir, "images/work") || !(list = opendir(dir)))
+	if (!store_path(st, dir, sizeof dir, "images/temp") || !(list = opendir(dir)))
 		return;
 	while ((d = readdir(list))) {
 		int fd;
 
 		if (d->d_name[0] == '.' ||
-		    !store_path(st, path, sizeof path, "images/work/%s", d->d_name))
+		    !store_path(st, path, sizeof path, "images/temp/%s", d->d_name))
 			continue;
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
@@ -124,7 +124,7 @@ int store_work_new(const struct store *st, char path[PATH_LEN], int *lock, struc
 	if (r < 0)
 		return r;
 	remove_stale_work(st);
-	if (!store_path(st, path, PATH_LEN, "images/work/XXXXXX"))
+	if (!store_path(st, path, PATH_LEN, "images/temp/XXXXXX"))
 		return err_set(e, ENAMETOOLONG, "the image store");
 	if (!mkdtemp(path))
 		return err_sys(e, errno, "make '%s'", path);

@@ -3,7 +3,7 @@
  *   images/sha256/DIGEST.qcow2   an image, read-only, named by what is in it
  *   images/sha256/DIGEST.json    how it was made (struct store_image.info)
  *   images/names/NAME            a link to that JSON file
- *   images/work/XXXXXX/          what is being made; whoever finds one without its owner removes it
+ *   images/temp/XXXXXX/          what is being made; whoever finds one without its owner removes it
  *   images/lock                  flock'ed while a name or an image goes away, and while one that
  *                                is there gets a user
  *   vms/NAME/                    a VM's disk over an image, and vm.json (vm.h)

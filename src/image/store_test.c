@@ -43,7 +43,7 @@ static int add(const char *name, const char *content)
 	json_t *info = json_pack("{s:s}", "suite", content);
 	int r;
 
-	assert_true(store_path(&st, file, sizeof file, "images/work/file"));
+	assert_true(store_path(&st, file, sizeof file, "images/temp/file"));
 	write_text(file, content);
 	r = store_add(&st, name, file, info, &err);
 	json_decref(info);
@@ -169,7 +169,7 @@ static void work_of_a_process_that_is_gone_is_removed_and_that_of_others_is_not(
 	assert_int_equal(access(mine, F_OK), 0);
 	store_work_free(other, other_lock);
 	store_work_free(mine, lock);
-	assert_true(store_path(&st, file, sizeof file, "images/work"));
+	assert_true(store_path(&st, file, sizeof file, "images/temp"));
 	assert_int_equal(rmdir(file), 0); /* it is empty */
 }
 

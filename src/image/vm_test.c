@@ -30,7 +30,7 @@ static int make_all(void **state)
 	if (!mkdtemp(dir) || store_open(&st, dir, &err) < 0 ||
 	    block_ctx_new(&ctx, NULL, BLOCK_ENGINE_AUTO, &err) < 0)
 		return -1;
-	store_path(&st, file, sizeof file, "images/work/i");
+	store_path(&st, file, sizeof file, "images/temp/i");
 	o.file = file;
 	check(block_create(ctx, &o, &err));
 	check(store_add(&st, "base", file, info, &err));

@@ -141,6 +141,8 @@ class Image(unittest.TestCase):
         self.assertEqual(vm.ssh("systemctl is-system-running --wait", check=False), "running",
                          vm.ssh("systemctl --failed --no-pager"))
         self.assertEqual(vm.ssh("lsblk -dno NAME,RO").split(), ["vda", "0", "vdb", "1"])
+        # A restart in the middle of the boot would refuse connections for a while.
+        self.assertEqual(vm.ssh("sudo journalctl -b -u ssh -o cat | grep -c ^Starting"), "1")
         return boot
 
     def other_kernel(self, vm):

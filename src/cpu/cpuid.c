@@ -37,17 +37,17 @@ struct feature_rule {
 /* clang-format off */
 static const struct feature_rule jit_rules[] = {
 	/* SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND;
-	 * TSC deadline, hypervisor */
+	 * PCID, TSC deadline, hypervisor */
 	{1, 0, CPUID_ECX, B(0) | B(1) | B(9) | B(12) | B(13) | B(19) | B(20) | B(22) | B(23) | B(25) |
-		B(26) | B(28) | B(29) | B(30), B(24) | B(31)},
+		B(26) | B(28) | B(29) | B(30), B(17) | B(24) | B(31)},
 	/* self-snoop; FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
 	 * FXSR SSE SSE2 */
 	{1, 0, CPUID_EDX, B(27), B(0) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(9) | B(11) |
 		B(12) | B(13) | B(14) | B(15) | B(16) | B(17) | B(19) | B(23) | B(24) | B(25) | B(26)},
 	/* BMI1 AVX2 FDP-exception-only BMI2 ERMS FCS/FDS-deprecated AVX512F DQ RDSEED ADX IFMA
-	 * CLFLUSHOPT CLWB CD SHA BW VL; FSGSBASE TSC_ADJUST SMEP SMAP */
+	 * CLFLUSHOPT CLWB CD SHA BW VL; FSGSBASE TSC_ADJUST SMEP INVPCID SMAP */
 	{7, 0, CPUID_EBX, B(3) | B(5) | B(6) | B(8) | B(9) | B(13) | B(16) | B(17) | B(18) | B(19) |
-		B(21) | B(23) | B(24) | B(28) | B(29) | B(30) | B(31), B(0) | B(1) | B(7) | B(20)},
+		B(21) | B(23) | B(24) | B(28) | B(29) | B(30) | B(31), B(0) | B(1) | B(7) | B(10) | B(20)},
 	/* VBMI VBMI2 GFNI VAES VPCLMUL VNNI BITALG VPOPCNTDQ; UMIP RDPID */
 	{7, 0, CPUID_ECX, B(1) | B(6) | B(8) | B(9) | B(10) | B(11) | B(12) | B(14), B(2) | B(22)},
 	/* FSRM VP2INTERSECT FP16 */

@@ -33,8 +33,8 @@ static void what_the_engine_does_not_carry_is_absent(void **state)
 {
 	assert_false(cpuid_has(&t, 1, 0, CPUID_ECX, 3));          /* MONITOR */
 	assert_false(cpuid_has(&t, 1, 0, CPUID_ECX, 5));          /* VMX */
-	assert_false(cpuid_has(&t, 1, 0, CPUID_ECX, 17));         /* PCID */
-	assert_false(cpuid_has(&t, 7, 0, CPUID_EBX, 10));         /* INVPCID */
+	assert_true(cpuid_has(&t, 1, 0, CPUID_ECX, 17));          /* PCID */
+	assert_true(cpuid_has(&t, 7, 0, CPUID_EBX, 10));          /* INVPCID */
 	assert_false(cpuid_has(&t, 7, 0, CPUID_EBX, 11));         /* RTM */
 	assert_false(cpuid_has(&t, 7, 0, CPUID_ECX, 3));          /* PKU */
 	assert_false(cpuid_has(&t, 7, 0, CPUID_ECX, 16));         /* LA57 */

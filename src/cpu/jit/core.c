@@ -150,7 +150,7 @@ static struct jit_page *code_page(struct jit_cpu *c, uint64_t gva, uint32_t mode
 		c->p->itlb_page[c->mmu][slot] = page;
 		c->itlb_id[c->mmu][slot] = page->id;
 		c->p->itlb_global[c->mmu][slot] = map.global;
-		if (!map.global)
+		if (!map.global || c->mmu == MMU_USER)
 			jit_itlb_note(c, c->mmu, slot);
 	}
 	return page;

@@ -16,6 +16,7 @@ struct jit_debug {
 	struct engine_debug built; /* whose points the blocks were made for */
 };
 struct windows;
+struct pcids;
 
 #define TLB_LIST   1024
 #define ITLB_LIST  256
@@ -54,6 +55,7 @@ struct jit_priv {
 	uint32_t unwrites; /* ... if it is one; more: take write access from all */
 	bool flushed;      /* the code cache was thrown away */
 	struct windows *win;
+	struct pcids *pcids;
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
 	bool stepping;                /* in step mode's code: operands are in the bounce buffer */
@@ -109,7 +111,7 @@ void jit_tlb_init(struct jit_cpu *c);
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa);
 void jit_tlb_unwrite_all(struct jit_cpu *c);
 void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too);
-/* The slot was filled with a page that is not global. */
+/* The slot was filled with a page that is not global, or the user's. */
 void jit_itlb_note(struct jit_cpu *c, enum jit_mmu m, unsigned slot);
 void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m);
 noreturn void jit_leave(struct jit_cpu *c, enum jit_leave why);

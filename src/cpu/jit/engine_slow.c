@@ -12,6 +12,7 @@
 #include "base/auto.h"
 #include "cpu/jit/core.h"
 #include "cpu/jit/gs.h"
+#include "cpu/jit/pcid.h"
 #include "cpu/jit/sys_priv.h"
 #include "cpu/jit/translate.h"
 #include "cpu/jit/window.h"
@@ -181,6 +182,7 @@ static void vcpu_free(struct vcpu *v)
 	c = to_jit(v);
 	remove_cpu(c->vm, c);
 	jit_windows_done(c);
+	free(c->p->pcids);
 	free(c->p);
 	munmap(c, sizeof *c);
 }
@@ -199,6 +201,7 @@ static uint32_t cr4_offered(const struct cpuid_table *t)
 		{CR4_OSXSAVE, 1, CPUID_ECX, 26}, {CR4_FSGSBASE, 7, CPUID_EBX, 0},
 		{CR4_SMEP, 7, CPUID_EBX, 7},     {CR4_SMAP, 7, CPUID_EBX, 20},
 		{CR4_UMIP, 7, CPUID_ECX, 2},     {CR4_LA57, 7, CPUID_ECX, 16},
+		{CR4_PCIDE, 1, CPUID_ECX, 17},
 	};
 	uint32_t cr4 = CR4_PCE;
 
@@ -219,11 +222,16 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	if (c == MAP_FAILED)
 		return err_sys(e, errno, "vCPU %u", index);
 	c->p = calloc(1, sizeof *c->p);
-	if (c->p && !(c->p->win = calloc(1, sizeof *c->p->win))) {
-		free(c->p);
-		c->p = NULL;
+	if (c->p) {
+		c->p->win = calloc(1, sizeof *c->p->win);
+		c->p->pcids = calloc(1, sizeof *c->p->pcids);
 	}
-	if (!c->p) {
+	if (!c->p || !c->p->win || !c->p->pcids) {
+		if (c->p) {
+			free(c->p->win);
+			free(c->p->pcids);
+		}
+		free(c->p);
 		munmap(c, sizeof *c);
 		return err_set(e, ENOMEM, "no memory for vCPU %u", index);
 	}

@@ -137,6 +137,28 @@ void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 	the->flushes++;
 }
 
+void jit_load_cr3(struct jit_cpu *c, uint64_t cr3, bool keep)
+{
+	c->st.cr3 = cr3;
+	the->flushes += !keep;
+}
+
+void jit_tlb_flush_pcid(struct jit_cpu *c, uint16_t pcid)
+{
+	the->flushed_pcid = pcid;
+}
+
+void jit_tlb_flush_pcid_page(struct jit_cpu *c, uint16_t pcid, uint64_t gva)
+{
+	the->flushed_pcid = pcid;
+	the->flushed_page = gva;
+}
+
+void jit_tlb_flush_pcids(struct jit_cpu *c)
+{
+	the->flushed_pcid = FAKE_PCIDS;
+}
+
 /* --- the fake machine --- */
 #define DESC(base, limit, attr)                                                                    \
 	((uint64_t)(limit)&0xffff) | ((uint64_t)(base)&0xffffff) << 16 |                           \

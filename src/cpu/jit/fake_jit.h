@@ -7,6 +7,7 @@
 
 #define FAKE_BYTES 0x100000u
 #define FAKE_NONE  0x100u /* nothing was raised */
+#define FAKE_PCIDS 0x1000u
 #define FAKE_SHUT  0x101u /* triple fault */
 
 struct fake_jit {
@@ -17,6 +18,8 @@ struct fake_jit {
 	uint32_t error;
 	bool absent[FAKE_BYTES / 4096];
 	unsigned flushes;
+	uint16_t flushed_pcid; /* FAKE_PCIDS: all */
+	uint64_t flushed_page;
 	uint32_t unhalted; /* the APIC ID */
 	struct engine_env env;
 	struct cpuid_table cpuid;

@@ -244,6 +244,12 @@ uint64_t jit_seg_addr(struct jit_cpu *c, enum x86_sreg s, uint64_t offset, unsig
 
 void jit_tlb_flush(struct jit_cpu *c, bool global_too);
 void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva);
+/* pcid.c. CR3 = cr3; keep: what is cached for its PCID stays. */
+void jit_load_cr3(struct jit_cpu *c, uint64_t cr3, bool keep);
+/* What is not global of a PCID (INVPCID types 1 and 0); of all of them. */
+void jit_tlb_flush_pcid(struct jit_cpu *c, uint16_t pcid);
+void jit_tlb_flush_pcid_page(struct jit_cpu *c, uint16_t pcid, uint64_t gva);
+void jit_tlb_flush_pcids(struct jit_cpu *c);
 
 /* No libc, no vector registers. */
 static inline void jit_copy(void *to, const void *from, uint64_t len)

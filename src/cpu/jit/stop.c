@@ -1,7 +1,7 @@
 /* stop: how a vCPU takes part in stopping the world (world.h), and what it then has to do to
  * what it derived from the code cache. Others leave that for it to do, since it alone uses it
  * and may be asleep for long. */
-#include "cpu/jit/core.h"
+#include "cpu/jit/pcid.h"
 
 /* Moves, or has stopped the others: then what others left to do is done. */
 static void catch_up(struct jit_cpu *c)
@@ -18,6 +18,7 @@ static void catch_up(struct jit_cpu *c)
 	if (!p->flushed)
 		return;
 	p->flushed = false;
+	jit_pcid_drop_code(c);
 	for (enum jit_mmu m = 0; m < 3; m++) {
 		jit_jump_clear(c, m);
 		jit_itlb_clear(c, m, true);

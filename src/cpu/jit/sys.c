@@ -12,6 +12,8 @@
 
 #define KVM_HC_KICK_CPU 5
 
+enum invpcid { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL_GLOBAL, INVPCID_ALL };
+
 #define DR6_FIXED 0xffff0ff0u
 #define DR6_BD    0x2000u
 #define DR7_GD    0x2000u
@@ -76,12 +78,15 @@ static void write_cr0(struct jit_cpu *c, uint64_t v)
 
 static void write_cr3(struct jit_cpu *c, uint64_t v)
 {
+	bool keep = (c->st.cr4 & CR4_PCIDE) && v >> 63;
+
+	if (c->st.cr4 & CR4_PCIDE)
+		v &= ~BIT(63);
 	if (jit_long_mode(c) && v >> c->phys_bits)
 		jit_raise_err(c, X86_GP, 0);
 	if (!pdptes_valid(c, c->st.cr0, v, c->st.cr4))
 		jit_raise_err(c, X86_GP, 0);
-	c->st.cr3 = v;
-	jit_tlb_flush(c, false);
+	jit_load_cr3(c, v, keep);
 }
 
 static void write_cr4(struct jit_cpu *c, uint64_t v)
@@ -91,6 +96,8 @@ static void write_cr4(struct jit_cpu *c, uint64_t v)
 	if (v & ~(uint64_t)c->cr4_offered)
 		jit_raise_err(c, X86_GP, 0);
 	if (jit_long_mode(c) && (!(v & CR4_PAE) || (changed & CR4_LA57)))
+		jit_raise_err(c, X86_GP, 0);
+	if ((changed & v & CR4_PCIDE) && (!jit_long_mode(c) || (c->st.cr3 & 0xfff)))
 		jit_raise_err(c, X86_GP, 0);
 	if ((changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)) &&
 	    !pdptes_valid(c, c->st.cr0, c->st.cr3, v))
@@ -347,7 +354,27 @@ void h_invlpg(struct jit_cpu *c, uint64_t arg)
 
 void h_invpcid(struct jit_cpu *c, uint64_t arg)
 {
-	jit_raise(c, X86_UD); /* not offered */
+	uint64_t type = gpr_read(c, ARG_R1(arg), word_size(c)), pcid, gva;
+
+	if (cpu_v86(c))
+		jit_raise_err(c, X86_GP, 0);
+	need_cpl0(c);
+	if (ARG_R2(arg) != ARG_MEM)
+		jit_raise(c, X86_UD);
+	if (type > INVPCID_ALL)
+		jit_raise_err(c, X86_GP, 0);
+	pcid = ea_read(c, 0, 8);
+	gva = ea_read(c, 8, 8);
+	if (type <= INVPCID_CONTEXT && (pcid >> 12 || (pcid && !(c->st.cr4 & CR4_PCIDE))))
+		jit_raise_err(c, X86_GP, 0);
+	if (type == INVPCID_ADDRESS && !canonical(c, gva))
+		jit_raise_err(c, X86_GP, 0);
+	switch ((enum invpcid)type) {
+	case INVPCID_ADDRESS: jit_tlb_flush_pcid_page(c, (uint16_t)pcid, gva); break;
+	case INVPCID_CONTEXT: jit_tlb_flush_pcid(c, (uint16_t)pcid); break;
+	case INVPCID_ALL_GLOBAL: jit_tlb_flush(c, true); break;
+	case INVPCID_ALL: jit_tlb_flush_pcids(c); break;
+	}
 }
 
 void h_invd(struct jit_cpu *c, uint64_t arg)

@@ -298,6 +298,73 @@ static void tsd_keeps_users_from_the_tsc(void **state)
 	assert_int_equal(fake_run(f, h_rdtscp, ARG(3, 4, 0, 0, 0)), X86_GP);
 }
 
+static void pcids_are_turned_on_in_ia32e_mode_at_pcid_0(void **state)
+{
+	f->c->cr4_offered |= CR4_PCIDE;
+	st->cr3 = 0x5000;
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 3, X86_RAX), BIT(63) | 0x5000), X86_GP);
+	st->cr3 = 0x5008;
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 4, X86_RAX), st->cr4 | CR4_PCIDE), X86_GP);
+	st->cr3 = 0x5000;
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 4, X86_RAX), st->cr4 | CR4_PCIDE), FAKE_NONE);
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 0, X86_RAX), CR0_PE), X86_GP);
+	f->flushes = 0;
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 3, X86_RAX), BIT(63) | 0x6fff), FAKE_NONE);
+	assert_int_equal(st->cr3, 0x6fff);
+	assert_int_equal(f->flushes, 0);
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 3, X86_RAX), 0x6123), FAKE_NONE);
+	assert_int_equal(f->flushes, 1);
+	assert_int_equal(with_rax(h_mov_to_cr, REG(8, 3, X86_RAX), BIT(62)), X86_GP);
+	fake_legacy32(f);
+	st->cr4 = CR4_PAE;
+	st->cr3 = 0x6000;
+	assert_int_equal(with_rax(h_mov_to_cr, REG(4, 4, X86_RAX), CR4_PAE | CR4_PCIDE), X86_GP);
+}
+
+static unsigned invpcid(uint64_t type, uint64_t pcid, uint64_t gva)
+{
+	f->flushed_pcid = 0xaaa;
+	fake_put(f, 0x6000, pcid, 8);
+	fake_put(f, 0x6008, gva, 8);
+	f->c->ea = 0x6000;
+	st->gpr[X86_RDX] = type;
+	return fake_run(f, h_invpcid, ARG(5, 8, X86_RDX, ARG_MEM, 0));
+}
+
+static void invpcid_has_four_types(void **state)
+{
+	st->cr4 |= CR4_PCIDE;
+	assert_int_equal(invpcid(0, 0x123, 0x7000), FAKE_NONE);
+	assert_int_equal(f->flushed_pcid, 0x123);
+	assert_int_equal(f->flushed_page, 0x7000);
+	assert_int_equal(invpcid(1, 0xfff, BIT(62)), FAKE_NONE);
+	assert_int_equal(f->flushed_pcid, 0xfff);
+	f->flushes = 0;
+	assert_int_equal(invpcid(2, BIT(40), BIT(62)), FAKE_NONE);
+	assert_int_equal(f->flushes, 1);
+	assert_int_equal(invpcid(3, BIT(40), BIT(62)), FAKE_NONE);
+	assert_int_equal(f->flushed_pcid, FAKE_PCIDS);
+}
+
+static void invpcid_that_is_refused(void **state)
+{
+	assert_int_equal(invpcid(0, 1, 0), X86_GP); /* no CR4.PCIDE: 0 alone */
+	assert_int_equal(invpcid(1, 1, 0), X86_GP);
+	assert_int_equal(invpcid(1, 0, 0), FAKE_NONE);
+	st->cr4 |= CR4_PCIDE;
+	assert_int_equal(invpcid(4, 0, 0), X86_GP);
+	assert_int_equal(invpcid(BIT(32), 0, 0), X86_GP);
+	assert_int_equal(invpcid(0, 0x1000, 0), X86_GP);
+	assert_int_equal(invpcid(1, BIT(63), 0), X86_GP);
+	assert_int_equal(invpcid(0, 1, UINT64_C(1) << 47), X86_GP);
+	f->absent[6] = true;
+	st->gpr[X86_RDX] = 2;
+	assert_int_equal(fake_run(f, h_invpcid, ARG(5, 8, X86_RDX, ARG_MEM, 0)), X86_PF);
+	f->absent[6] = false;
+	fake_user(f, true);
+	assert_int_equal(invpcid(2, 0, 0), X86_GP);
+}
+
 static void hypercalls(void **state)
 {
 	const uint64_t arg = ARG(3, 8, 0, 0, 0);
@@ -337,6 +404,9 @@ int main(void)
 		TEST(msrs_check_what_they_are_given),
 		TEST(writing_the_tsc_moves_it_and_tsc_adjust),
 		TEST(tsd_keeps_users_from_the_tsc),
+		TEST(pcids_are_turned_on_in_ia32e_mode_at_pcid_0),
+		TEST(invpcid_has_four_types),
+		TEST(invpcid_that_is_refused),
 		TEST(hypercalls),
 	};
 

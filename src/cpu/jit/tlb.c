@@ -4,15 +4,10 @@
  * here and kills the blocks it hits. MMIO never gets a tag at all. */
 #include <sys/mman.h>
 
-#include "cpu/jit/core.h"
+#include "cpu/jit/pcid.h"
+#include "cpu/jit/tlb.h"
 #include "cpu/jit/walk.h"
 #include "cpu/jit/window.h"
-
-/* A tag that no address of this slot can hit: non-canonical, and of another slot. */
-static uint64_t no_tag(unsigned slot)
-{
-	return 0x8000000000000000ull | (uint64_t)(slot ^ 1) << 12;
-}
 
 static struct jit_tlb_entry *entry_of(struct jit_cpu *c, enum jit_mmu m, uint64_t gva)
 {
@@ -21,8 +16,7 @@ static struct jit_tlb_entry *entry_of(struct jit_cpu *c, enum jit_mmu m, uint64_
 
 static void entry_clear(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
 {
-	c->tlb[slot].e[m].tag_read = no_tag(slot);
-	c->tlb[slot].e[m].tag_write = no_tag(slot);
+	tlb_entry_clear(&c->tlb[slot].e[m], slot);
 }
 
 static void clear_all(struct jit_cpu *c, enum jit_mmu m)
@@ -30,21 +24,6 @@ static void clear_all(struct jit_cpu *c, enum jit_mmu m)
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
 		entry_clear(c, m, i);
 	c->p->tlb_filled[m] = 0;
-}
-
-static bool has_write_tag(const struct jit_tlb_entry *t)
-{
-	return t->tag_write >> 62 != 2; /* no_tag's */
-}
-
-static unsigned page_hash(gpa_t gpa)
-{
-	return (gpa >> 12) % WRITE_HASH;
-}
-
-static void note_write_tag(struct jit_cpu *c, gpa_t gpa)
-{
-	c->p->tlb_written[page_hash(gpa) / 64] |= BIT(page_hash(gpa) % 64);
 }
 
 void jit_tlb_init(struct jit_cpu *c)
@@ -57,7 +36,7 @@ void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
 {
 	uint32_t n = c->p->itlb_filled[m];
 
-	if (global_too) {
+	if (global_too || (m == MMU_USER && n > ITLB_LIST)) {
 		jit_zero(c->itlb_id[m], sizeof c->itlb_id[m]);
 	} else if (n > ITLB_LIST) {
 		for (unsigned i = 0; i < JIT_ITLB_SIZE; i++)
@@ -65,7 +44,7 @@ void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
 				c->itlb_id[m][i] = 0;
 	} else {
 		for (unsigned i = 0; i < n; i++)
-			if (!c->p->itlb_global[m][c->p->itlb_list[m][i]])
+			if (!c->p->itlb_global[m][c->p->itlb_list[m][i]] || m == MMU_USER)
 				c->itlb_id[m][c->p->itlb_list[m][i]] = 0;
 	}
 	c->p->itlb_filled[m] = 0;
@@ -98,16 +77,11 @@ void jit_tlb_flush(struct jit_cpu *c, bool global_too)
 		}
 		jit_itlb_clear(c, m, global_too);
 	}
-	if (global_too)
+	if (global_too) {
 		p->tlb_large = 0;
+		jit_pcid_drop_all(c);
+	}
 	jit_window_flushed(c, global_too);
-}
-
-/* A large page may fill many slots with its parts. Which gigabytes have any is remembered, in
- * a few bits, since a kernel invalidates single small pages all the time. */
-static uint64_t large_bit(uint64_t gva)
-{
-	return BIT((gva >> 30) & 63);
 }
 
 static void flush_large(struct jit_cpu *c, uint64_t gva)
@@ -123,13 +97,13 @@ static void flush_large(struct jit_cpu *c, uint64_t gva)
 
 void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 {
-	if (c->p->tlb_large & large_bit(gva))
+	if (c->p->tlb_large & tlb_large_bit(gva))
 		flush_large(c, gva);
 	for (enum jit_mmu m = 0; m < 3; m++) {
 		entry_clear(c, m, (gva >> 12) & (JIT_TLB_SIZE - 1));
 		c->itlb_id[m][(gva >> 12) % JIT_ITLB_SIZE] = 0;
 	}
-	jit_window_flushed_page(c, gva);
+	jit_window_flushed_page(c, jit_pcid(c), gva);
 }
 
 void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
@@ -138,19 +112,19 @@ void jit_tlb_unwrite(struct jit_cpu *c, gpa_t gpa)
 
 	gpa &= ~0xfffull;
 	jit_window_unwrite(c, gpa);
-	if (!(written[page_hash(gpa) / 64] & BIT(page_hash(gpa) % 64)))
+	if (!(written[tlb_write_hash(gpa) / 64] & BIT(tlb_write_hash(gpa) % 64)))
 		return;
 	jit_zero(written, sizeof c->p->tlb_written);
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
 		for (enum jit_mmu m = 0; m < 3; m++) {
 			struct jit_tlb_entry *t = &c->tlb[i].e[m];
 
-			if (!has_write_tag(t))
+			if (!tlb_is_tag(t->tag_write))
 				continue;
 			if ((t->gpa & ~0xfffull) == gpa)
-				t->tag_write = no_tag(i);
+				t->tag_write = tlb_no_tag(i);
 			else
-				note_write_tag(c, t->gpa);
+				tlb_note_write(c, t->gpa);
 		}
 }
 
@@ -158,7 +132,7 @@ void jit_tlb_unwrite_all(struct jit_cpu *c)
 {
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
 		for (enum jit_mmu m = 0; m < 3; m++)
-			c->tlb[i].e[m].tag_write = no_tag(i);
+			c->tlb[i].e[m].tag_write = tlb_no_tag(i);
 	jit_window_unwrite(c, WINDOW_ALL);
 }
 
@@ -210,27 +184,24 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 		touch(c, map.gpa);
 	writable = ram && map.writable;
 	t->tag_read = page;
-	t->tag_write = no_tag(slot);
+	t->tag_write = tlb_no_tag(slot);
 	if (writable && !jit_code_on_page(&c->vm->cache, map.gpa)) {
 		t->tag_write = page;
-		note_write_tag(c, map.gpa);
+		tlb_note_write(c, map.gpa);
 	}
 	if (c->p->debug.watches) {
 		if (jit_debug_watched(c, page, 4096, true))
-			t->tag_write = no_tag(slot);
+			t->tag_write = tlb_no_tag(slot);
 		if (jit_debug_watched(c, page, 4096, false))
-			t->tag_read = t->tag_write = no_tag(slot);
+			t->tag_read = t->tag_write = tlb_no_tag(slot);
 	}
 	t->hva = (uint64_t)hva;
 	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0) |
 		 (writable ? TLB_WRITABLE : 0);
 	if (map.large)
-		c->p->tlb_large |= large_bit(gva);
-	if (!map.global || m == MMU_USER) {
-		if (c->p->tlb_filled[m] < TLB_LIST)
-			c->p->tlb_list[m][c->p->tlb_filled[m]] = (uint16_t)slot;
-		c->p->tlb_filled[m]++;
-	}
+		c->p->tlb_large |= tlb_large_bit(gva);
+	if (!map.global || m == MMU_USER)
+		tlb_note(c, m, slot);
 	return hva;
 }
 

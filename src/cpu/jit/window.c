@@ -1,5 +1,6 @@
 #include "cpu/jit/window.h"
 
+#include "cpu/jit/pcid.h"
 #include "cpu/jit/walk.h"
 
 #define PTE_P    BIT(0)
@@ -168,25 +169,45 @@ static void sync(struct jit_cpu *c, struct window *w)
 	w->stale_pages = 0;
 }
 
+/* Without PCIDs a window is looked at again when its root is loaded. With them, it counts whose
+ * translations it has. */
+static bool is_of(const struct jit_cpu *c, const struct window *w, uint16_t pcid)
+{
+	return w->root && (c->st.cr4 & CR4_PCIDE ? w->pcid == pcid : w->root == root_of(c));
+}
+
 void jit_window_flushed(struct jit_cpu *c, bool all)
 {
 	struct windows *ws = c->p->win;
 
 	for (struct window *w = ws->w; w < ws->w + WINDOWS; w++)
-		if (w->root && (all || w->root == root_of(c)))
+		if (w->root && (all || is_of(c, w, jit_pcid(c))))
 			w->stale = true;
 }
 
-void jit_window_flushed_page(struct jit_cpu *c, uint64_t gva)
+void jit_window_flushed_page(struct jit_cpu *c, uint16_t pcid, uint64_t gva)
 {
-	struct window *w = find(c);
+	struct windows *ws = c->p->win;
 
-	if (!w || gva >> LANE_BITS >= LANES)
+	if (gva >> LANE_BITS >= LANES)
 		return;
-	if (w->stale_pages < WIN_PAGES)
-		w->stale_page[w->stale_pages] = gva;
-	if (w->stale_pages <= WIN_PAGES)
-		w->stale_pages++;
+	for (struct window *w = ws->w; w < ws->w + WINDOWS; w++) {
+		if (!is_of(c, w, pcid))
+			continue;
+		if (w->stale_pages < WIN_PAGES)
+			w->stale_page[w->stale_pages] = gva;
+		if (w->stale_pages <= WIN_PAGES)
+			w->stale_pages++;
+	}
+}
+
+void jit_window_flushed_pcid(struct jit_cpu *c, uint16_t pcid)
+{
+	struct windows *ws = c->p->win;
+
+	for (struct window *w = ws->w; w < ws->w + WINDOWS; w++)
+		if (is_of(c, w, pcid))
+			w->stale = true;
 }
 
 /* ---- use ---- */
@@ -235,6 +256,10 @@ bool jit_window_enter(struct jit_cpu *c)
 	if (!w)
 		return false;
 	w->used = ++ws->clock;
+	if (w->pcid != jit_pcid(c)) {
+		w->pcid = jit_pcid(c);
+		w->stale = true;
+	}
 	if (w->stale || w->stale_pages) {
 		jit_fpu_leave(c);
 		sync(c, w);

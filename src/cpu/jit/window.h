@@ -36,6 +36,7 @@ struct win_table {
 
 struct window {
 	uint64_t root; /* CR3's address; 0: free */
+	uint16_t pcid; /* whose translations it has */
 	uint8_t *lane[LANES];
 	struct win_table *bucket[WIN_BUCKETS];
 	struct win_table *table; /* WIN_TABLES of them, the first `tables` in use */
@@ -72,7 +73,9 @@ struct windows {
 bool jit_window_enter(struct jit_cpu *c);
 /* Translations of the current address space (all: of every one) are not to be trusted. */
 void jit_window_flushed(struct jit_cpu *c, bool all);
-void jit_window_flushed_page(struct jit_cpu *c, uint64_t gva);
+/* Likewise of a PCID (0 where there are none): a page, or all. */
+void jit_window_flushed_page(struct jit_cpu *c, uint16_t pcid, uint64_t gva);
+void jit_window_flushed_pcid(struct jit_cpu *c, uint16_t pcid);
 /* A timer's interrupt, or something like it, found the vCPU in user mode. */
 void jit_window_sample(struct jit_cpu *c);
 /* The page at gpa has code now; WINDOW_ALL: any page may. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "cpu/jit/pcid.h"
 #include "cpu/jit/walk.h"
 #include "cpu/jit/window.h"
 
@@ -120,6 +121,7 @@ bool jit_window_open(struct jit_cpu *c)
 		return false;
 	}
 	w->root = c->st.cr3 & 0x000ffffffffff000ull;
+	w->pcid = jit_pcid(c);
 	w->used = ++c->p->win->clock;
 	if ((rip < LANES && !open_lane(w, (unsigned)rip)) ||
 	    (sp < LANES && !open_lane(w, (unsigned)sp))) {

@@ -123,7 +123,7 @@ static void need_fpu(struct jit_cpu *c)
 		jit_raise(c, X86_NM);
 }
 
-/* The operand's address, which must be aligned whatever EFLAGS.AC says. */
+/* The operand's address, which must be aligned whatever EFLAGS.AC says. #AC comes before #GP. */
 static uint64_t image_gva(struct jit_cpu *c, uint64_t arg, unsigned size, unsigned align,
 			  enum jit_access a)
 {
@@ -132,6 +132,8 @@ static uint64_t image_gva(struct jit_cpu *c, uint64_t arg, unsigned size, unsign
 	if (ARG_R2(arg) != ARG_MEM)
 		jit_raise(c, X86_UD);
 	gva = jit_seg_addr(c, c->ea_seg, c->ea, size, a);
+	if (align == 16) /* FXSAVE and FXRSTOR, and of AMD's processors these alone */
+		jit_check_aligned(c, c->mmu, gva, 4);
 	if (gva & (align - 1))
 		jit_raise_err(c, X86_GP, 0);
 	return gva;

@@ -100,6 +100,21 @@ static void images_must_be_aligned_and_sound(void **state)
 	assert_int_equal(run_mask(h_xsave, 0, 7), X86_UD);
 }
 
+/* As AMD's processors do it: by the alignment of doublewords, and not for XSAVE. */
+static void fxsave_under_an_alignment_check(void **state)
+{
+	f->c->mode |= MODE_ALIGN;
+	f->c->mmu = MMU_USER;
+	for (unsigned off = 1; off < 16; off++) {
+		f->c->ea = AREA + off;
+		assert_int_equal(fake_run(f, h_fxsave, ARG(4, 8, 0, ARG_MEM, 0)),
+				 off % 4 ? X86_AC : X86_GP);
+		assert_int_equal(fake_run(f, h_fxrstor, ARG(4, 8, 0, ARG_MEM, 0)),
+				 off % 4 ? X86_AC : X86_GP);
+		assert_int_equal(run_mask(h_xsave, 0, 7), X86_GP);
+	}
+}
+
 static void xsave_of_initial_components(void **state)
 {
 	fill_state();
@@ -274,6 +289,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(fxsave_and_fxrstor_are_inverse),
 		TEST(images_must_be_aligned_and_sound),
+		TEST(fxsave_under_an_alignment_check),
 		TEST(xsave_of_initial_components),
 		TEST(xsavec_packs_and_xrstor_unpacks),
 		TEST(xrstor_refuses_bad_headers),

@@ -114,8 +114,8 @@ static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip)
 		return;
 	}
 	differs(s, 0, text, sizeof text);
-	printf("FAIL program %u; native ends with vector %u, the engine with %u\n", k,
-	       s->want[0].vector, s->got[0].vector);
+	printf("FAIL program %u; native ends with vector %u at %lx, the engine with %u at %lx\n", k,
+	       s->want[0].vector, s->want[0].s.rip, s->got[0].vector, s->got[0].s.rip);
 	program_print(&s->cases[0], &s->fs, s->want[0].s.rip);
 	printf("%s", text);
 	for (int g = 0; g < 16; g++)

@@ -374,6 +374,35 @@ static void stack_read(uint64_t g)
 		: "rbx", "rax", "memory");
 }
 
+static void jump_to(uint64_t g)
+{
+	__asm__ volatile("jmp *%0" ::"r"(g));
+}
+
+static void return_to(uint64_t g)
+{
+	__asm__ volatile("push %0; ret" ::"r"(g));
+}
+
+static void return_to_and_drop(uint64_t g)
+{
+	__asm__ volatile("push %0; ret $16" ::"r"(g));
+}
+
+static void non_canonical_targets(void)
+{
+	static const uint64_t to[] = {1ull << 63, (1ull << 63) + 1, 1ull << 47, 0xffff7fffffffffff,
+				      0x1234567812345678};
+
+	begin("non-canonical targets");
+	for (unsigned n = 0; n < sizeof to / sizeof *to; n++) {
+		check_trap("jump", attempt(jump_to, to[n]), GP, 0);
+		check_trap("call", attempt(fetch, to[n]), GP, 0);
+		check_trap("return", attempt(return_to, to[n]), GP, 0);
+		check_trap("return that drops", attempt(return_to_and_drop, to[n]), GP, 0);
+	}
+}
+
 static void non_canonical(void)
 {
 	begin("non-canonical addresses");
@@ -400,4 +429,5 @@ void run_checks(void)
 	string_faults();
 	resume();
 	non_canonical();
+	non_canonical_targets();
 }

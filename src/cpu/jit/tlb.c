@@ -57,10 +57,12 @@ void jit_itlb_note(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
 	c->p->itlb_filled[m]++;
 }
 
+/* What no target in its slot is equal to: 0 and 1 belong into different slots. That no processor can
+ * go there would not be enough: a return is compared before it is looked at. */
 void jit_jump_clear(struct jit_cpu *c, enum jit_mmu m)
 {
 	for (unsigned i = 0; i < JIT_JUMP_SIZE; i++)
-		c->jump[m][i].gva = 1ull << 63; /* non-canonical: never a target */
+		c->jump[m][i].gva = jit_jump_slot(0) == i;
 }
 
 void jit_tlb_flush(struct jit_cpu *c, bool global_too)

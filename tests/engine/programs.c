@@ -103,14 +103,15 @@ static void shrink(struct run *s, struct program *p, uint64_t rip)
 		}
 }
 
-static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip)
+/* first: how it differed in its batch. */
+static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip, const char *first)
 {
 	static char text[4000];
 
 	if (!s->whole)
 		shrink(s, p, rip);
 	if (!still_differs(s, p, rip)) {
-		printf("FAIL program %u differs, but not when it runs alone\n", k);
+		printf("FAIL program %u differs, but not when it runs alone\n%s", k, first);
 		return;
 	}
 	differs(s, 0, text, sizeof text);
@@ -127,7 +128,7 @@ static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip)
 
 static int run_batch(struct run *s)
 {
-	static char text[4000];
+	static char text[SHOWN_MAX + 1][4000];
 	unsigned bad[SHOWN_MAX], bads = 0;
 	uint64_t rip[SHOWN_MAX];
 
@@ -139,7 +140,7 @@ static int run_batch(struct run *s)
 			continue;
 		}
 		s->faulted += s->want[i].vector != X86_BP;
-		if (!differs(s, i, text, sizeof text)) {
+		if (!differs(s, i, text[bads], sizeof text[0])) {
 			s->passed++;
 			continue;
 		}
@@ -149,7 +150,7 @@ static int run_batch(struct run *s)
 		}
 	}
 	for (unsigned b = 0; b < bads; b++)
-		explain(s, &s->program[bad[b]], s->k[bad[b]], rip[b]);
+		explain(s, &s->program[bad[b]], s->k[bad[b]], rip[b], text[b]);
 	s->n = 0;
 	return 0;
 }

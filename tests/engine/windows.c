@@ -193,6 +193,51 @@ static bool run(const struct engine *engine, const struct guest_case *c, bool in
 	return ok;
 }
 
+/* RSP moves from lane to lane in steps that touch nothing, and is used there. */
+static bool run_stack(const struct engine *engine)
+{
+	static const uint64_t near = 0x7c0010001000, far = 0x7bfd00001000, step = 1 << 20;
+	static const uint8_t program[] = {
+		0x50,                                     /* push %rax */
+		0x48, 0x81, 0xec, 0x00, 0x00, 0x10, 0x00, /* sub $step, %rsp */
+		0xff, 0xc9,                               /* dec %ecx */
+		0x75, 0xf5,                               /* jnz to the sub */
+		0x59,                                     /* pop %rcx */
+		0xcc,
+	};
+	struct vm *vm = calloc(1, sizeof *vm);
+	static struct x86_state start, stop;
+	struct longmode lm;
+	struct longmode_trap t = {0};
+	struct err e = {0};
+	bool ok;
+
+	if (!vm)
+		return false;
+	vm->windows = true;
+	if (vm_init(vm, engine, MIB(8), &e) < 0)
+		return false;
+	longmode_init(&lm, vm);
+	longmode_map(&lm, CODE, CODE_P, PTE_P | PTE_U);
+	longmode_map(&lm, near, OLD_P, PTE_P | PTE_U | PTE_W);
+	longmode_map(&lm, far, NEW_P, PTE_P | PTE_U | PTE_W);
+	memcpy(vm_ram(vm, CODE_P, 64), program, sizeof program);
+	*(uint64_t *)vm_ram(vm, NEW_P, 8) = 0x2222;
+	start = lm.base;
+	longmode_to_user(&start, USER_CS64);
+	start.rip = CODE;
+	start.gpr[X86_RSP] = near + 8;
+	start.gpr[X86_RCX] = (near - far) / step;
+	ok = vm_run(vm, &start, &stop, 20, &e) == VM_STOPPED && longmode_trapped(&lm, &stop, &t) &&
+	     t.vector == X86_BP && stop.gpr[X86_RCX] == 0x2222;
+	if (!ok)
+		printf("FAIL stack: vector %u at %lx, RCX %lx\n", t.vector, t.rip,
+		       stop.gpr[X86_RCX]);
+	vm_done(vm);
+	free(vm);
+	return ok;
+}
+
 int main(int argc, char **argv)
 {
 	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
@@ -208,5 +253,6 @@ int main(int argc, char **argv)
 		ok &= run(engine, &cases[n], true);
 		ok &= run(engine, &cases[n], false);
 	}
+	ok &= run_stack(engine);
 	return ok ? 0 : 1;
 }

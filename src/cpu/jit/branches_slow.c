@@ -155,6 +155,7 @@ void x_indirect_target(struct xlate *x, const struct insn *i)
 
 void x_jcc(struct xlate *x, const struct insn *i)
 {
+	x_stack_settle(x, i);
 	x_need_host(x);
 	if (!x_is_past_limit(x, i)) {
 		exit_cc(x, i->rule->cc, x_branch_target(x, i));
@@ -170,6 +171,7 @@ void x_jmp(struct xlate *x, const struct insn *i)
 {
 	if (i->followed)
 		return;
+	x_stack_settle(x, i);
 	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		x_exit_to(x, x_branch_target(x, i));
 		x->done = true;
@@ -281,6 +283,7 @@ void x_loop(struct xlate *x, const struct insn *i)
 		m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE;
 	uint8_t *zero, *over;
 
+	x_stack_settle(x, i);
 	if (m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE)
 		x_need_host(x);
 	if (x_is_past_limit(x, i))

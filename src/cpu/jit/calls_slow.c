@@ -39,6 +39,7 @@ static void return_site(struct xlate *x, const struct insn *i)
 	const uint8_t *other = x_thunk(x, x->k->return_other);
 	uint64_t next = x_next(x, i);
 
+	x_stack_entered(x);
 	if (fits_s32(next)) {
 		e_alu_imm(e, true, 7, R_14, (int32_t)next);
 	} else {

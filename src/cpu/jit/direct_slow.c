@@ -10,12 +10,19 @@
  *
  * r13 and r14 each hold the delta of one base register, as far as x->held says. The base may have
  * moved since by what is known here and small: the guard zones on both sides of a lane are wider
- * than that and a displacement together. */
+ * than that and a displacement together.
+ *
+ * RSP's delta is in jit_cpu.stack_delta wherever a block is entered or left for another, so that PUSH
+ * and CALL need no check (x->stack). Its bound there is small: an access off RSP that did not fault
+ * shows that RSP is still in its lane, or close to it; a block that moves RSP far without one, or
+ * to somewhere else, compares the lane anew. */
 #include "cpu/jit/translate.h"
 #include "cpu/jit/window.h"
 
 #define MOVE_MAX (1 << 30) /* with a displacement, 3 GiB: LANE_GUARD is more */
 _Static_assert(LANE_GUARD >= (3ull << 30) + 8192, "what a checked base can reach");
+
+_Static_assert(STACK_SLACK >= 65535 + 16, "RET n of a block that was just entered");
 
 static struct x_held *held(struct xlate *x, unsigned host)
 {
@@ -117,6 +124,12 @@ static unsigned holder(const struct xlate *x, unsigned g)
 	return x->held[0].used < x->held[1].used ? R_13 : R_14;
 }
 
+/* RSP's, or g's which was just compared, is in host register `to`. */
+static void hold(struct xlate *x, unsigned to, unsigned g)
+{
+	*held(x, to) = (struct x_held){.valid = true, .reg = (uint8_t)g, .used = ++x->uses};
+}
+
 /* r13 or r14, with the delta of guest register g, which lives in a host register. */
 static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
 {
@@ -127,13 +140,62 @@ static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
 			x->held[n].used = ++x->uses;
 			return n ? R_14 : R_13;
 		}
-	x_need_slot(x);
 	to = holder(x, g);
 	x_forget(x, to);
+	if (g == X86_RSP && x->stack.known) {
+		e_load(&x->hot, to, OFF(stack_delta));
+		hold(x, to, g);
+		return to;
+	}
+	x_need_slot(x);
 	check(x, i, jit_host_reg[g], to, guess(x, g));
 	x_clobber(x);
-	*held(x, to) = (struct x_held){.valid = true, .reg = (uint8_t)g, .used = ++x->uses};
+	hold(x, to, g);
+	if (g == X86_RSP) {
+		e_store(&x->hot, OFF(stack_delta), to);
+		x->stack = (struct x_stack){.known = true};
+	}
 	return to;
+}
+
+void x_stack_unknown(struct xlate *x)
+{
+	x->stack.known = false;
+	for (unsigned n = 0; n < 2; n++)
+		if (x->held[n].reg == X86_RSP)
+			x->held[n].valid = false;
+}
+
+void x_stack_entered(struct xlate *x)
+{
+	x->stack = (struct x_stack){.known = x->direct, .slack = STACK_SLACK};
+}
+
+void x_stack_settle(struct xlate *x, const struct insn *i)
+{
+	if (!x->direct || (x->stack.known && x->stack.slack <= STACK_SLACK))
+		return;
+	x_stack_unknown(x);
+	(void)delta_of(x, i, X86_RSP);
+}
+
+void x_stack_moved(struct xlate *x, int64_t by)
+{
+	if (by <= -MOVE_MAX || by >= MOVE_MAX) {
+		x_stack_unknown(x);
+		return;
+	}
+	x->stack.slack += by < 0 ? -by : by;
+	if (x->stack.slack >= MOVE_MAX)
+		x_stack_unknown(x);
+}
+
+void x_stack_used(struct xlate *x)
+{
+	int64_t off = x->at.disp < 0 ? -(int64_t)x->at.disp : x->at.disp;
+
+	if (x->direct && x->stack.known && x->at.base == R_15 && off < x->stack.slack)
+		x->stack.slack = off;
 }
 
 /* The linear address in r14; r13 gets its delta. */
@@ -285,6 +347,7 @@ bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint6
 
 	if ((!movs && h != h_stos) || i->z.address_width != 64 || ARG_R2(arg) >= X86_FS)
 		return false;
+	x_stack_settle(x, i);
 	x_clobber(x);
 	x_forget_all(x);
 	e_op_gs(e, false, 0xf7, 0, OFF(st.rflags)); /* test dword gs:[rflags], DF */
@@ -312,6 +375,7 @@ bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint6
 	if (movs)
 		add_delta(x, R_SI, R_13, true);
 	add_delta(x, R_DI, R_14, true);
+	x_forget_all(x);
 	x_exit_to(x, x_next(x, i));
 	x->done = true;
 	return true;
@@ -366,6 +430,8 @@ static void moved(struct xlate *x, unsigned g, int64_t by)
 
 static void lost(struct xlate *x, unsigned g)
 {
+	if (g == X86_RSP)
+		x_stack_unknown(x);
 	for (unsigned k = 0; k < 2; k++)
 		if (x->held[k].reg == g)
 			x->held[k].valid = false;
@@ -406,6 +472,20 @@ static bool is_plain(const struct insn *i)
 	return true;
 }
 
+/* Other than by x_stack_move, or a helper. */
+static bool writes_rsp(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->z.operand_count_visible; n++) {
+		const ZydisDecodedOperand *op = &i->op[n];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(op->reg.value) &&
+		    insn_gpr(op->reg.value) == X86_RSP &&
+		    (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			return true;
+	}
+	return i->rule->kind == RULE_LEAVE;
+}
+
 void x_direct_after(struct xlate *x, const struct insn *i)
 {
 	int size = i->z.operand_width / 8;
@@ -422,10 +502,13 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 		/* fall through */
 	case RULE_COPY:
 	case RULE_LEA:
-		if (moves(i, &g, &by))
-			moved(x, g, by);
-		else
+		if (!moves(i, &g, &by)) {
 			written(x, i);
+			return;
+		}
+		moved(x, g, by);
+		if (g == X86_RSP)
+			x_stack_moved(x, by);
 		return;
 	case RULE_PUSH:
 		x_forget(x, R_13);
@@ -446,4 +529,6 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 	default: break;
 	}
 	x_forget_all(x);
+	if (writes_rsp(i))
+		x_stack_unknown(x);
 }

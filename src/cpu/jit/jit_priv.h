@@ -153,6 +153,9 @@ struct jit_cpu {
 
 	/* Of the current window, host minus guest address, by lane (window.h). */
 	uint64_t delta[LANES];
+	/* Of the lane that RSP is in (or not far from, see window.h): what blocks in a window may rely
+	 * on when they are entered. */
+	uint64_t stack_delta;
 };
 
 /* --- flags: six arithmetic bits in jc->flags, the rest in st.rflags (whose arithmetic

@@ -33,6 +33,7 @@ static void op_at(struct xlate *x, bool w, unsigned opcode, unsigned reg)
 		e8(e, (uint8_t)(opcode >> 8));
 	e8(e, (uint8_t)opcode);
 	e_modrm_mem(e, reg, m->base, m->index, 1, m->disp);
+	x_stack_used(x);
 }
 
 static void trap_at(struct xlate *x)
@@ -128,6 +129,7 @@ void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg
 	e_mov_imm(e, R_14, arg);
 	x_clobber(x);
 	x_forget_all(x);
+	x_stack_unknown(x);
 	if (kind == HELPER_PLAIN) {
 		e_call_to(e, to);
 	} else {
@@ -209,6 +211,8 @@ void x_copy(struct xlate *x, const struct insn *i)
 	x_direct_used(x, scratch);
 	if (can_trap(i) || (x->direct && i->mem))
 		x_site(x, i, at, borrowed);
+	if (i->rule->kind == RULE_MOV && i->mem && i->z.mnemonic == ZYDIS_MNEMONIC_MOV)
+		x_stack_used(x);
 	if (i->touches)
 		x->flags = FLAGS_HOST;
 	if (access & SITE_WRITE)

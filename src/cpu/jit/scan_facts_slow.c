@@ -5,6 +5,7 @@
 
 #define MOVED_MAX (INT64_C(1) << 30)
 #define OFF_DELTA ((int64_t)offsetof(struct jit_cpu, delta))
+#define OFF_STACK ((int64_t)offsetof(struct jit_cpu, stack_delta))
 
 static struct fact *fact_of(const struct facts *f, unsigned r)
 {
@@ -29,6 +30,19 @@ static int64_t disp_of(const ZydisDecodedOperand *op)
 	return op->mem.disp.has_displacement ? op->mem.disp.value : 0;
 }
 
+static bool is_delta(const struct fact *d)
+{
+	return d->kind == FACT_DELTA || d->kind == FACT_STACK;
+}
+
+/* gs:[off] */
+static bool is_field(const ZydisDecodedOperand *op, int64_t off)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS &&
+	       op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE &&
+	       disp_of(op) == off;
+}
+
 /* [base + delta], in either order: the delta's fact. */
 static const struct fact *delta_in(const struct facts *f, const ZydisDecodedOperand *op)
 {
@@ -39,7 +53,7 @@ static const struct fact *delta_in(const struct facts *f, const ZydisDecodedOper
 		unsigned base = insn_gpr(swap ? op->mem.index : op->mem.base);
 		const struct fact *d = fact_of(f, insn_gpr(swap ? op->mem.base : op->mem.index));
 
-		if (d && d->kind == FACT_DELTA && d->base == base)
+		if (d && is_delta(d) && d->base == base)
 			return d;
 	}
 	return NULL;
@@ -63,6 +77,48 @@ bool facts_make_host(const struct facts *f, const ZydisDecodedInstruction *z,
 	return z->mnemonic == ZYDIS_MNEMONIC_LEA && op[0].size == 64 && delta_in(f, &op[1]);
 }
 
+bool facts_allow_stack(const struct facts *f, const ZydisDecodedInstruction *z,
+		       const ZydisDecodedOperand *op)
+{
+	const struct fact *d = reg_of(&op[1]) != R_NONE ? fact_of(f, reg_of(&op[1])) : NULL;
+
+	return z->mnemonic == ZYDIS_MNEMONIC_MOV && is_field(&op[0], OFF_STACK) &&
+	       op[1].size == 64 && d && is_delta(d) && d->base == R_15;
+}
+
+bool facts_allow_leaving(const struct facts *f)
+{
+	return f->stack.known && f->stack.slack <= STACK_SLACK;
+}
+
+/* mov gs:[stack_delta], r */
+static void set_stack(struct facts *f, const ZydisDecodedOperand *op)
+{
+	struct fact *d = fact_of(f, reg_of(&op[1]));
+
+	for (unsigned n = 0; n < FACTS; n++)
+		if (f->of[n].kind == FACT_STACK && &f->of[n] != d)
+			f->of[n] = (struct fact){0};
+	d->kind = FACT_STACK;
+	f->stack.known = true;
+	f->stack.slack = d->v;
+}
+
+/* A MOV off r15 by stack_delta did not fault. */
+static void use_stack(struct facts *f, const ZydisDecodedOperand *op)
+{
+	const struct fact *d = delta_in(f, op);
+	int64_t off = disp_of(op) < 0 ? -disp_of(op) : disp_of(op);
+
+	if (!d || d->kind != FACT_STACK || d->base != R_15 || !f->stack.known)
+		return;
+	if (off < f->stack.slack)
+		f->stack.slack = off;
+	for (unsigned n = 0; n < FACTS; n++)
+		if (f->of[n].kind == FACT_STACK && off < f->of[n].v)
+			f->of[n].v = off;
+}
+
 /* mov r, gs:[delta + 8 * lane]: its fact afterwards, or FACT_NONE. */
 static struct fact loads_delta(const struct facts *f, const ZydisDecodedInstruction *z,
 			       const ZydisDecodedOperand *op)
@@ -72,6 +128,9 @@ static struct fact loads_delta(const struct facts *f, const ZydisDecodedInstruct
 	unsigned r = reg_of(&op[0]);
 
 	was = fact_of(f, r);
+	if (z->mnemonic == ZYDIS_MNEMONIC_MOV && op[0].size == 64 && was &&
+	    is_field(&op[1], OFF_STACK) && f->stack.known)
+		return (struct fact){FACT_STACK, R_15, f->stack.slack};
 	if (z->mnemonic != ZYDIS_MNEMONIC_MOV || op[0].size != 64 || !was ||
 	    op[1].type != ZYDIS_OPERAND_TYPE_MEMORY || op[1].mem.segment != ZYDIS_REGISTER_GS ||
 	    op[1].mem.base != ZYDIS_REGISTER_NONE || (disp_of(&op[1]) - OFF_DELTA) % 8 ||
@@ -125,9 +184,15 @@ static void written(struct facts *f, unsigned r, bool moves, int64_t by)
 {
 	struct fact *own = fact_of(f, r);
 
+	if (r == R_15 && by < 0)
+		by = -by; /* how far, whichever way */
+	if (r == R_15) {
+		f->stack.slack += by;
+		f->stack.known &= moves && by < MOVED_MAX && f->stack.slack < MOVED_MAX;
+	}
 	for (unsigned n = 0; n < FACTS; n++) {
 		struct fact *d = &f->of[n];
-		bool near = moves && d->kind == FACT_DELTA && by > -MOVED_MAX && by < MOVED_MAX &&
+		bool near = moves && is_delta(d) && by > -MOVED_MAX && by < MOVED_MAX &&
 			    d->v + by > -MOVED_MAX && d->v + by < MOVED_MAX;
 
 		if (d->kind < FACT_COPY || d->kind == FACT_HOST || d->base != r)
@@ -193,6 +258,11 @@ void facts_after(struct facts *f, const ZydisDecodedInstruction *z, const ZydisD
 		*f = (struct facts){0};
 		return;
 	}
+	if ((z->mnemonic == ZYDIS_MNEMONIC_MOV || z->mnemonic == ZYDIS_MNEMONIC_MOVZX) &&
+	    op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+		use_stack(f, &op[0]);
+	else if (z->mnemonic == ZYDIS_MNEMONIC_MOV || z->mnemonic == ZYDIS_MNEMONIC_MOVZX)
+		use_stack(f, &op[1]);
 	if (to && z->operand_count > 1 && (op[0].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 		fact = made(f, z, op);
 	for (unsigned n = 0; n < z->operand_count; n++) {
@@ -206,6 +276,8 @@ void facts_after(struct facts *f, const ZydisDecodedInstruction *z, const ZydisD
 	}
 	if (fact.kind)
 		*to = fact;
+	if (facts_allow_stack(f, z, op))
+		set_stack(f, op);
 	f->compared = compares ? (uint8_t)reg_of(&op[0]) : 0;
 	f->with = compares ? op[1].imm.value.s : 0;
 }
@@ -221,6 +293,11 @@ bool facts_join(struct facts *f, const struct facts *g)
 		if (!a->kind || (a->kind == b->kind && a->base == b->base && a->v == b->v))
 			continue;
 		*a = (struct fact){0};
+		lost = true;
+	}
+	if (f->stack.known && (!g->stack.known || g->stack.slack > f->stack.slack)) {
+		f->stack.known = g->stack.known;
+		f->stack.slack = g->stack.slack;
 		lost = true;
 	}
 	if (f->compared && (f->compared != g->compared || f->with != g->with)) {

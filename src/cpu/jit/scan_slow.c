@@ -6,6 +6,7 @@
 
 #include "cpu/jit/scan_facts.h"
 #include "cpu/jit/translate.h"
+#include "cpu/jit/window.h"
 
 /* What is known where an instruction starts. Paths that meet keep what all of them know. */
 enum seen {
@@ -29,6 +30,7 @@ struct walk {
 	const struct jit_cache *k;
 	const struct jit_block *b;
 	bool fresh;
+	bool direct;
 	ZydisDecoder decoder;
 	uint8_t *hot; /* enum seen, by offset from the block's start */
 	struct facts *hot_facts;
@@ -130,6 +132,16 @@ static int visit(struct walk *w, uint8_t *to, enum seen state)
 	static const struct facts none;
 
 	return visit_with(w, to, state, R_NONE, &none);
+}
+
+/* What who comes from another block, or back from a call, may rely on. */
+static int visit_entry(struct walk *w, uint8_t *to)
+{
+	const struct facts facts = {
+		.stack = {.known = w->direct, .slack = STACK_SLACK},
+	};
+
+	return visit_with(w, to, RAW, R_NONE, &facts);
 }
 
 /* --- instructions and registers --- */
@@ -353,6 +365,8 @@ static int check_gs(struct walk *w, const struct facts *f, const ZydisDecodedOpe
 		return bad(w, "beyond the vCPU's block");
 	if (!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 		return 0;
+	if (is_field(op, offsetof(struct jit_cpu, stack_delta)))
+		return facts_allow_stack(f, &w->z, w->op) ? 0 : bad(w, "not RSP's delta");
 	for (const struct span *s = writable; s < writable + ARRAY_SIZE(writable); s++)
 		if (from >= s->from && to <= s->to)
 			return 0;
@@ -463,19 +477,37 @@ static enum seen state_after_call(const struct walk *w, const uint8_t *to)
 	return rx == w->k->miss || rx == w->k->bounce_in ? CHECKED : RAW;
 }
 
+static bool is_edge(const struct walk *w, const uint8_t *p)
+{
+	for (const struct jit_edge *d = jit_edges(w->b); d < jit_edges(w->b) + w->b->edges; d++)
+		if (p == jit_edge_stub(w->k, d, false) || p == jit_edge_stub(w->k, d, true))
+			return true;
+	return false;
+}
+
+static int leave(struct walk *w, const struct facts *f)
+{
+	return !w->direct || facts_allow_leaving(f) ? 0 : bad(w, "leaves without RSP's delta");
+}
+
 static int branch_to(struct walk *w, const struct place *at)
 {
 	struct facts facts = at->facts;
 	uint8_t *to = target_of(w);
+	int r = 0;
 
-	if (is_thunk(w, to) || (!w->fresh && is_entry(w, to)))
-		return 0;
+	/* Stubs come from hot code, which was looked at. */
+	if (in_hot(w, w->pc) && (is_edge(w, to) || (!w->fresh && is_entry(w, to)) ||
+				 jit_rx(w->k, to) == w->k->return_other))
+		r = leave(w, &facts);
+	if (r < 0 || is_thunk(w, to) || (!w->fresh && is_entry(w, to)))
+		return r;
 	facts_after(&facts, &w->z, w->op, true);
 	return visit_with(w, to, at->state, R_NONE, &facts);
 }
 
 /* The one indirect jump: through the table of jumps. */
-static int indirect_jump(struct walk *w)
+static int indirect_jump(struct walk *w, const struct facts *f)
 {
 	const ZydisDecodedOperand *op = &w->op[0];
 	int64_t first = offsetof(struct jit_cpu, jump) + offsetof(struct jit_jump, code);
@@ -485,7 +517,7 @@ static int indirect_jump(struct walk *w)
 	    (op->mem.disp.value - first) % (int64_t)sizeof(((struct jit_cpu *)NULL)->jump[0]) ||
 	    op->mem.disp.value >= first + (int64_t)sizeof(((struct jit_cpu *)NULL)->jump))
 		return bad(w, "an indirect jump");
-	return 0;
+	return leave(w, f);
 }
 
 static int follow(struct walk *w, const struct place *at)
@@ -502,14 +534,16 @@ static int follow(struct walk *w, const struct place *at)
 			return visit(w, next, state_after_call(w, target_of(w)));
 		if (!direct && !is_field(&w->op[0], offsetof(struct jit_cpu, tmp[0])))
 			return bad(w, "an indirect call");
-		r = 0;
-		if (direct && !is_entry(w, target_of(w)))
+		r = leave(w, &at->facts);
+		if (r == 0 && direct && !is_entry(w, target_of(w)))
 			r = in_cold(w, target_of(w)) ? visit(w, target_of(w), RAW)
 						     : bad(w, "calls what is no entry");
-		return r < 0 ? r : visit(w, next, RAW);
+		return r < 0 ? r : visit_entry(w, next);
 	case ZYDIS_CATEGORY_RET:
-		return w->z.opcode == 0xc3 && w->z.length == 1 ? 0 : bad(w, "an odd return");
-	case ZYDIS_CATEGORY_UNCOND_BR: return direct ? branch_to(w, at) : indirect_jump(w);
+		return w->z.opcode == 0xc3 && w->z.length == 1 ? leave(w, &at->facts)
+							       : bad(w, "an odd return");
+	case ZYDIS_CATEGORY_UNCOND_BR:
+		return direct ? branch_to(w, at) : indirect_jump(w, &at->facts);
 	case ZYDIS_CATEGORY_COND_BR:
 		r = branch_to(w, at);
 		return r < 0 ? r : visit_with(w, next, at->state, R_NONE, &facts);
@@ -562,7 +596,7 @@ static int gaps(struct walk *w)
 		if (w->hot[n] || w->inside[n])
 			continue;
 		w->pc = w->b->start + n;
-		r = visit(w, w->pc, RAW);
+		r = visit_entry(w, w->pc);
 		if (r == 0)
 			r = drain(w);
 	}
@@ -579,7 +613,7 @@ static int scan(struct walk *w)
 
 	w->pc = b->start;
 	for (unsigned i = 0; i < ARRAY_SIZE(entry) && r == 0; i++)
-		r = visit(w, entry[i], RAW);
+		r = visit_entry(w, entry[i]);
 	for (unsigned i = 0; i < b->edges && r == 0; i++) {
 		const struct jit_edge *d = &jit_edges(b)[i];
 
@@ -596,6 +630,7 @@ static int scan(struct walk *w)
 int jit_scan_block(const struct jit_cache *k, const struct jit_block *b, bool fresh, struct scan *s,
 		   struct err *e)
 {
+	const struct jit_page *page = jit_at(k, b->page);
 	struct walk *w = calloc(1, sizeof *w);
 	int r = -ENOMEM;
 
@@ -605,6 +640,7 @@ int jit_scan_block(const struct jit_cache *k, const struct jit_block *b, bool fr
 	w->k = k;
 	w->b = b;
 	w->fresh = fresh;
+	w->direct = page && (page->mode & (MODE_DIRECT | MODE_STEP)) == MODE_DIRECT;
 	w->out = s;
 	w->err = e;
 	w->hot = calloc(1, b->hot_len);

@@ -6,6 +6,7 @@
 
 #include "cpu/jit/core.h"
 #include "cpu/jit/scan_slow.h"
+#include "cpu/jit/window.h"
 
 /* A cache with one block made by hand: code, then a jump to a thunk. */
 static struct guest_mem *mem;
@@ -136,6 +137,84 @@ static void an_access_through_the_window(void **state)
 	assert_int_equal(direct(31, 31, "90", "f3 a4"), -EBADMSG);          /* rep movsb */
 }
 
+/* Scans what was put, with a return behind it, as a block of that mode. */
+static int returns(struct emit *e, uint32_t mode)
+{
+	struct jit_page *page = jit_page_get(&cache, 0x1000, 0x1000, mode, (struct jit_cs){0});
+
+	assert_non_null(page);
+	e8(e, 0xc3);
+	(void)end(e);
+	block.page = jit_ref_to(&cache, page);
+	return jit_scan_block(&cache, &block, true, &found, &err);
+}
+
+/* '*' in hex: the offset of stack_delta. */
+static int stack(const char *hex, uint32_t mode)
+{
+	const char *star;
+	struct emit e;
+
+	begin(&e);
+	for (; (star = strchr(hex, '*')) != NULL; hex = star + 1) {
+		put(&e, hex);
+		e32(&e, (uint32_t)offsetof(struct jit_cpu, stack_delta));
+	}
+	put(&e, hex);
+	return returns(&e, mode);
+}
+
+/* RSP moves far, then the lane of host register r is compared and its delta taken for RSP's. */
+static int compared(unsigned r)
+{
+	struct emit e;
+
+	begin(&e);
+	e_alu_imm(&e, true, 5, R_15, STACK_SLACK + 8);
+	e_mov(&e, R_14, r);
+	put(&e, "49 c1 ee 2a"); /* shr r14, 42 */
+	e_alu_imm(&e, false, 7, R_14, 31);
+	e_jcc_to(&e, CC_NE, thunk(cache.exit_step));
+	e_load(&e, R_14, (uint32_t)offsetof(struct jit_cpu, delta[31]));
+	e_store(&e, (uint32_t)offsetof(struct jit_cpu, stack_delta), R_14);
+	return returns(&e, MODE_DIRECT);
+}
+
+#define LOAD_R14 "65 4c 8b 34 25 * "     /* mov r14, gs:[stack_delta] */
+#define PUSH_RBP "4b 89 6c 37 f8 "       /* mov [r15 + r14 - 8], rbp */
+#define FAR_MOVE "49 81 ef 00 00 04 00 " /* sub r15, 256 KiB */
+
+static void the_stack_of_a_window(void **state)
+{
+	static const char *const good[] = {
+		"90", LOAD_R14 PUSH_RBP "4d 8d 7f f8", /* lea r15, [r15 - 8] */
+		LOAD_R14 FAR_MOVE PUSH_RBP,
+		LOAD_R14 PUSH_RBP "49 81 ef 00 00 01 00", /* sub r15, 64 KiB */
+	};
+	static const char *const bad[] = {
+		FAR_MOVE,
+		LOAD_R14 FAR_MOVE "43 0f 18 0c 37", /* prefetcht0 [r15 + r14] */
+		LOAD_R14 FAR_MOVE "4a 89 6c 33 f8", /* mov [rbx + r14 - 8], rbp */
+		"49 89 ef",                         /* mov r15, rbp */
+		"49 89 ef " LOAD_R14 PUSH_RBP,
+		LOAD_R14 "49 89 ef " PUSH_RBP,
+		"49 81 ef 00 00 00 40 " LOAD_R14 PUSH_RBP, /* sub r15, 1 GiB */
+		"65 4c 89 2c 25 *",                        /* mov gs:[stack_delta], r13 */
+		LOAD_R14 "49 ff c6 65 4c 89 34 25 *",      /* inc r14 */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(good); i++)
+		if (stack(good[i], MODE_DIRECT) < 0)
+			fail_msg("%s: %s", good[i], err.text);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (stack(bad[i], MODE_DIRECT) != -EBADMSG)
+			fail_msg("%s was not refused", bad[i]);
+	assert_int_equal(stack(LOAD_R14 PUSH_RBP, 0), -EBADMSG); /* no window */
+	if (compared(R_15) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(compared(R_BX), -EBADMSG);
+}
+
 static void what_it_may_not(void **state)
 {
 	static const char *const bad[] = {
@@ -244,6 +323,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(an_access_through_the_window, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_stack_of_a_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_translated_code_may_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_it_may_not, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_access_needs_its_check_on_every_path, setup,

@@ -4,6 +4,7 @@
  * host's stack, on which translated code's calls stand (calls_slow.c). GS points at the jit_cpu. */
 #include "cpu/jit/core.h"
 #include "cpu/jit/insn.h"
+#include "cpu/jit/window.h"
 
 #define OFF(field) ((uint32_t)offsetof(struct jit_cpu, field))
 #define OFF_GPR(n) (OFF(st.gpr) + 8 * (uint32_t)(n))
@@ -95,6 +96,32 @@ static void make_out(struct jit_cache *k, struct emit *e)
 	e8(e, 0xc3);
 }
 
+/* stack_delta, from what RSP is now. Uses t, and the host's flags. */
+static void find_stack(struct emit *e, unsigned t)
+{
+	uint8_t *none, *done;
+
+	e_mov(e, t, R_15);
+	e_rex(e, true, 0, 0, t); /* shr t, LANE_BITS */
+	e8(e, 0xc1);
+	e8(e, (uint8_t)(0xe8 | (t & 7)));
+	e8(e, LANE_BITS);
+	e_alu_imm(e, false, 7, t, LANES - 1);
+	none = e_jcc(e, CC_A);
+	e8(e, 0x65); /* mov t, gs:[delta + 8 * t] */
+	e_rex(e, true, t, t, 0);
+	e8(e, 0x8b);
+	e8(e, (uint8_t)((t & 7) << 3 | 4));
+	e8(e, (uint8_t)(3 << 6 | (t & 7) << 3 | 5));
+	e32(e, OFF(delta));
+	done = e_jmp(e);
+	e_patch(none, e->p);
+	e_mov_imm(e, t, LANE_ABSENT);
+	e_rr(e, true, 0x29, t, R_15);
+	e_patch(done, e->p);
+	e_store(e, OFF(stack_delta), t);
+}
+
 /* The host's stack starts with the address of return_top. */
 static void make_enter(struct jit_cache *k, struct emit *e)
 {
@@ -108,6 +135,7 @@ static void make_enter(struct jit_cache *k, struct emit *e)
 	e_store(e, OFF(host_low), R_13);
 	e_mov(e, R_13, R_DI);
 	load_guest(e, true);
+	find_stack(e, R_14);
 	e8(e, 0x41); /* jmp r13 */
 	e8(e, 0xff);
 	e8(e, 0xe5);
@@ -201,6 +229,7 @@ static void make_resume(struct jit_cache *k, struct emit *e)
 	bring_fpu_back(e); /* keeps r14 */
 	e_load(e, R_SP, OFF(kept_rsp));
 	load_guest(e, true);
+	find_stack(e, R_13);
 	e8(e, 0x41); /* jmp r14 */
 	e8(e, 0xff);
 	e8(e, 0xe6);

@@ -36,6 +36,12 @@ struct x_sum {
 	int64_t disp;
 };
 
+/* In a direct block: is stack_delta that of the lane that RSP is in, or at most slack bytes beside? */
+struct x_stack {
+	bool known;
+	int64_t slack;
+};
+
 struct xlate {
 	struct jit_cpu *c;
 	struct jit_vm *vm;
@@ -49,6 +55,7 @@ struct xlate {
 	const struct insn *at_insn;
 	struct x_held held[2]; /* r13, r14 */
 	struct x_sum sum;
+	struct x_stack stack;
 	unsigned uses;
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
@@ -56,7 +63,8 @@ struct xlate {
 	bool need_stop;
 
 	ZydisDecoder decoder;
-	struct insn in[BLOCK_INSNS], peek;
+	struct insn in[BLOCK_INSNS], peek,
+		end;          /* end: an empty one behind the block, for its address */
 	uint8_t peeked[4096]; /* the block's page, from when something beside the block was read */
 	unsigned n;
 	uint16_t live; /* flags that what is being emitted must keep, or put into the slot */
@@ -198,6 +206,15 @@ void x_forget(struct xlate *x, unsigned host);
 void x_forget_all(struct xlate *x);
 /* The host instruction at `at` may trap. */
 void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t borrow);
+
+/* A block, or a call's return, is entered. */
+void x_stack_entered(struct xlate *x);
+/* Before i, which leaves the block for another: stack_delta is what that may rely on. */
+void x_stack_settle(struct xlate *x, const struct insn *i);
+void x_stack_unknown(struct xlate *x);
+void x_stack_moved(struct xlate *x, int64_t by);
+/* A MOV of [at] came through, so that RSP is not far from its lane if it is off RSP. */
+void x_stack_used(struct xlate *x);
 
 /* --- moves_slow.c --- */
 void x_mov(struct xlate *x, const struct insn *i);

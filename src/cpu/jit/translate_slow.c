@@ -191,6 +191,7 @@ static void do_pause(struct xlate *x, const struct insn *i)
 	e_mov_imm(cold, R_14, x_helper_arg(x, i, 0));
 	e_call_to(cold, helper);
 	e_jmp_to(cold, x->hot.p);
+	x_stack_unknown(x);
 }
 
 static void emit_one(struct xlate *x, const struct insn *i)
@@ -479,13 +480,18 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->hot.p = x->k->hot;
 	x->cold.p = x->k->cold;
 	stubs = put_entries(x, to_stub);
+	x_stack_entered(x);
 	for (unsigned n = 0; n < x->n; n++) {
 		x->live = x->in[n].live_in;
 		emit_one(x, &x->in[n]);
 		x_direct_after(x, &x->in[n]);
 	}
-	if (!x->done)
+	if (!x->done) {
+		x->end.gva = x->in[x->n - 1].gva + x->in[x->n - 1].z.length;
+		x->live = RFLAGS_ARITH;
+		x_stack_settle(x, &x->end);
 		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
+	}
 	x_slow_paths(x);
 	put_stubs(x, to_stub, stubs);
 	b = keep(x);

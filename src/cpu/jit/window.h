@@ -19,6 +19,9 @@
 #define LANE_GUARD (UINT64_C(1) << 32)
 /* The delta of a lane that is not open: an address plus this is not canonical. */
 #define LANE_ABSENT (UINT64_C(1) << 62)
+/* Where a block in a window is entered, jit_cpu.stack_delta is the delta of a lane, and RSP is in it or
+ * so many bytes beside it at most; or of no lane, and makes an address that is not canonical. */
+#define STACK_SLACK (1 << 17)
 
 #define WINDOWS     8
 #define WIN_BUCKETS 1024

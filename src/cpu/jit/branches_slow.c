@@ -206,6 +206,7 @@ void x_call(struct xlate *x, const struct insn *i)
 	e_mov_imm(&x->hot, R_13, x_next(x, i));
 	x_store(x, R_13, size);
 	x_stack_move(x, -(int)size);
+	x_stack_commit(x);
 	x_written(x);
 	if (direct) {
 		x_exit_to(x, x_branch_target(x, i));

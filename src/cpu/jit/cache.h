@@ -60,6 +60,7 @@ struct jit_site {
 	int16_t guest_off; /* of its first byte, from the block's gva */
 	uint8_t flags;     /* FLAGS_* when the copied instruction runs; SITE_* */
 	uint8_t borrow;    /* host register saved in tmp[3] meanwhile, or R_NONE */
+	int16_t rsp_by;    /* what the guest's RSP is more than the host's r15 */
 };
 
 struct jit_block {

@@ -25,10 +25,9 @@ static void push_next(struct xlate *x, const struct insn *i)
 {
 	x_stack(x, i, -8, 8, SITE_WRITE);
 	x_clobber(x);
-	x_forget(x, R_13);
-	e_mov_imm(&x->hot, R_13, x_next(x, i));
-	x_store(x, R_13, 8);
+	x_store_imm(x, (int64_t)x_next(x, i), 8);
 	x_stack_move(x, -8);
+	x_stack_commit(x);
 	watch_depth(x);
 }
 
@@ -116,6 +115,7 @@ void x_ret_paired(struct xlate *x, const struct insn *i, unsigned drop)
 		x_store_rip(x, e, i);
 	}
 	x_stack_move(x, (int)(8 + drop));
+	x_stack_commit(x);
 	e8(e, 0xc3); /* ret */
 	x->done = true;
 }

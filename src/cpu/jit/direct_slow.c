@@ -15,7 +15,8 @@
  * RSP's delta is in jit_cpu.stack_delta wherever a block is entered or left for another, so that PUSH
  * and CALL need no check (x->stack). Its bound there is small: an access off RSP that did not fault
  * shows that RSP is still in its lane, or close to it; a block that moves RSP far without one, or
- * to somewhere else, compares the lane anew. */
+ * to somewhere else, compares the lane anew. RSP's moves by constants are put off until somebody needs
+ * r15 itself (x->stack.by). */
 #include "cpu/jit/translate.h"
 #include "cpu/jit/window.h"
 
@@ -83,8 +84,11 @@ static void check(struct xlate *x, const struct insn *i, unsigned from, unsigned
 	e8(e, (uint8_t)(0xe8 | (to & 7)));
 	e8(e, LANE_BITS);
 	e_alu_imm(e, false, 7, to, (int32_t)lane);
-	x->slow[x->slows++] = (struct slow_path){
-		.jump = e_jcc(e, CC_NE), .i = i, .direct = true, .reg = (uint8_t)to};
+	x->slow[x->slows++] = (struct slow_path){.jump = e_jcc(e, CC_NE),
+						 .i = i,
+						 .direct = true,
+						 .reg = (uint8_t)to,
+						 .rsp_by = x->stack.by};
 	load_delta(x, to, lane);
 	x->slow[x->slows - 1].back = e->p;
 }
@@ -106,6 +110,8 @@ void x_direct_slow_path(struct xlate *x, const struct slow_path *s)
 	e32(e, OFF(delta));
 	e_jmp_to(e, s->back);
 	e_patch(none, e->p);
+	if (s->rsp_by)
+		e_lea(e, true, R_15, R_15, R_NONE, 1, s->rsp_by);
 	x_store_rip(x, e, s->i);
 	e_jmp_to(e, x_thunk(x, x->k->exit_step));
 }
@@ -153,7 +159,8 @@ static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
 	hold(x, to, g);
 	if (g == X86_RSP) {
 		e_store(&x->hot, OFF(stack_delta), to);
-		x->stack = (struct x_stack){.known = true};
+		x->stack.known = true;
+		x->stack.slack = 0;
 	}
 	return to;
 }
@@ -179,7 +186,7 @@ void x_stack_settle(struct xlate *x, const struct insn *i)
 	(void)delta_of(x, i, X86_RSP);
 }
 
-void x_stack_moved(struct xlate *x, int64_t by)
+static void stack_moved(struct xlate *x, int64_t by)
 {
 	if (by <= -MOVE_MAX || by >= MOVE_MAX) {
 		x_stack_unknown(x);
@@ -188,6 +195,32 @@ void x_stack_moved(struct xlate *x, int64_t by)
 	x->stack.slack += by < 0 ? -by : by;
 	if (x->stack.slack >= MOVE_MAX)
 		x_stack_unknown(x);
+}
+
+#define BY_MAX 8192
+
+void x_stack_commit(struct xlate *x)
+{
+	int by = x->stack.by;
+
+	if (!by)
+		return;
+	e_lea(&x->hot, true, R_15, R_15, R_NONE, 1, by);
+	x->stack.by = 0;
+	stack_moved(x, by);
+}
+
+void x_stack_later(struct xlate *x, int by)
+{
+	if (by <= -BY_MAX || by >= BY_MAX) {
+		x_stack_commit(x);
+		e_lea(&x->hot, true, R_15, R_15, R_NONE, 1, by);
+		stack_moved(x, by);
+		return;
+	}
+	x->stack.by = (int16_t)(x->stack.by + by);
+	if (x->stack.by <= -BY_MAX || x->stack.by >= BY_MAX)
+		x_stack_commit(x);
 }
 
 void x_stack_used(struct xlate *x)
@@ -299,8 +332,13 @@ void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOpera
 	    op->mem.base != ZYDIS_REGISTER_EIP)
 		g = insn_gpr(op->mem.base);
 	if (plain && g < 16 && jit_host_reg[g] != R_NONE && op->mem.index == ZYDIS_REGISTER_NONE) {
-		unsigned d = delta_of(x, i, g);
+		unsigned d;
 
+		if (g == X86_RSP && !fits_s32((uint64_t)(disp + x->stack.by)))
+			x_stack_commit(x);
+		if (g == X86_RSP)
+			disp += x->stack.by;
+		d = delta_of(x, i, g);
 		x->at = (struct host_mem){jit_host_reg[g], (uint8_t)d, (int32_t)disp};
 		return;
 	}
@@ -325,7 +363,7 @@ void x_direct_mem(struct xlate *x, const struct insn *i, const ZydisDecodedOpera
 void x_direct_stack(struct xlate *x, const struct insn *i, int offset)
 {
 	x->at_insn = i;
-	x->at = (struct host_mem){R_15, (uint8_t)delta_of(x, i, X86_RSP), offset};
+	x->at = (struct host_mem){R_15, (uint8_t)delta_of(x, i, X86_RSP), offset + x->stack.by};
 }
 
 /* What interrupts may wait for. */
@@ -386,6 +424,7 @@ void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t bo
 	x->site[x->sites++] = (struct jit_site){.host_off = (uint16_t)(at - x->b.start),
 						.borrow = borrow,
 						.flags = x->flags,
+						.rsp_by = x->stack.by,
 						.guest_off = (int16_t)(i->gva - x->b.gva)};
 }
 
@@ -472,6 +511,67 @@ static bool is_plain(const struct insn *i)
 	return true;
 }
 
+static bool is_rsp(ZydisRegister r)
+{
+	return insn_is_gpr(r) && !insn_is_high_byte(r) && insn_gpr(r) == X86_RSP;
+}
+
+/* It names RSP, but for a memory operand off it without an index. */
+static bool names_rsp(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->z.operand_count; n++) {
+		const ZydisDecodedOperand *op = &i->op[n];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_rsp(op->reg.value))
+			return true;
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && is_rsp(op->mem.base) &&
+		    (op != i->mem || op->mem.index != ZYDIS_REGISTER_NONE ||
+		     i->z.address_width != 64 || x_seg(op) >= X86_FS))
+			return true;
+	}
+	return false;
+}
+
+static bool needs_rsp(const struct xlate *x, const struct insn *i)
+{
+	const ZydisDecodedOperand *op = &i->op[0];
+	bool gpr = op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(op->reg.value);
+
+	switch (i->rule->kind) {
+	case RULE_NOP: return false;
+	case RULE_JMP: return !i->followed;
+	case RULE_MOV: return !is_plain(i) || names_rsp(i);
+	case RULE_COPY:
+	case RULE_LEA: return names_rsp(i);
+	case RULE_PUSH:
+		return op->type != ZYDIS_OPERAND_TYPE_IMMEDIATE && (!gpr || is_rsp(op->reg.value));
+	case RULE_POP: return !gpr || is_rsp(op->reg.value);
+	case RULE_CALL: return !x_is_paired(x, i) || op->type != ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	case RULE_RET: return !x_is_paired(x, i) || op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	default: return true;
+	}
+}
+
+void x_stack_before(struct xlate *x, const struct insn *i)
+{
+	if (x->stack.by && needs_rsp(x, i))
+		x_stack_commit(x);
+}
+
+bool x_stack_adds(struct xlate *x, const struct insn *i)
+{
+	unsigned g;
+	int64_t by;
+
+	if (!x->direct || (i->rule->kind != RULE_COPY && i->rule->kind != RULE_LEA) ||
+	    (i->live_out & i->touches) || !moves(i, &g, &by) || g != X86_RSP ||
+	    !fits_s32((uint64_t)by))
+		return false;
+	x_stack_later(x, (int)by);
+	moved(x, g, by);
+	return true;
+}
+
 /* Other than by x_stack_move, or a helper. */
 static bool writes_rsp(const struct insn *i)
 {
@@ -508,7 +608,7 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 		}
 		moved(x, g, by);
 		if (g == X86_RSP)
-			x_stack_moved(x, by);
+			stack_moved(x, by);
 		return;
 	case RULE_PUSH:
 		x_forget(x, R_13);

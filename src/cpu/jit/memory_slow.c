@@ -277,8 +277,10 @@ void x_stack_move(struct xlate *x, int by)
 {
 	struct emit *e = &x->hot;
 
-	if (x->direct)
-		x_stack_moved(x, by);
+	if (x->direct) {
+		x_stack_later(x, by);
+		return;
+	}
 	if (x_code64(x) || (x->mode & MODE_STACK32)) {
 		e_lea(e, x_code64(x), R_15, R_15, R_NONE, 1, by);
 		return;

@@ -60,8 +60,7 @@ void x_store(struct xlate *x, unsigned host, unsigned size)
 	op_at(x, size == 8, size == 1 ? 0x88 : 0x89, host); /* a byte is in r13 */
 }
 
-/* mov word/dword/qword [r14], imm (sign-extended) */
-static void store_imm(struct xlate *x, int64_t v, unsigned size)
+void x_store_imm(struct xlate *x, int64_t v, unsigned size)
 {
 	struct emit *e = &x->hot;
 
@@ -303,7 +302,7 @@ void x_push(struct xlate *x, const struct insn *i)
 	if (!plain)
 		x_clobber(x);
 	if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		store_imm(x, op->imm.value.s, size);
+		x_store_imm(x, op->imm.value.s, size);
 	} else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		e_load(&x->hot, R_13, OFF(tmp[0]));
 		x_store(x, R_13, size);
@@ -361,6 +360,7 @@ void x_pop(struct xlate *x, const struct insn *i)
 	if (insn_gpr(op->reg.value) == X86_RSP && size == 2) {
 		e_mov(&x->hot, R_14, R_13);
 		x_stack_move(x, (int)size); /* uses r13 */
+		x_stack_commit(x);
 		x_put(x, X86_RSP, R_14, size);
 		return;
 	}

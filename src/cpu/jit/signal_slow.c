@@ -113,6 +113,7 @@ static bool to_guest(int sig, ucontext_t *u)
 		if (h != R_NONE)
 			c->st.gpr[g] = h == s->borrow ? c->tmp[3] : (uint64_t)r[host_gregs[h]];
 	}
+	c->st.gpr[X86_RSP] += (uint64_t)s->rsp_by;
 	if (s->flags & SITE_RSI)
 		c->st.gpr[X86_RSI] -= (uint64_t)r[REG_R13];
 	if (s->flags & SITE_RDI)

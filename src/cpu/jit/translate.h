@@ -17,7 +17,8 @@ struct slow_path { /* an access whose TLB check failed */
 	const struct insn *i;
 	uint32_t site, tag; /* tag: displacement of the entry's tag off r13 */
 	bool direct;        /* instead: its lane is another than the guess, */
-	uint8_t reg;        /* and in this register */
+	uint8_t reg;        /* and in this register; */
+	int16_t rsp_by;     /* RSP is so much more than r15 */
 };
 
 /* In a direct block: r13 or r14 is the delta of guest register reg, which moved since. */
@@ -40,6 +41,7 @@ struct x_sum {
 struct x_stack {
 	bool known;
 	int64_t slack;
+	int16_t by; /* what the guest's RSP is more than r15, which PUSH and POP leave alone */
 };
 
 struct xlate {
@@ -212,7 +214,13 @@ void x_stack_entered(struct xlate *x);
 /* Before i, which leaves the block for another: stack_delta is what that may rely on. */
 void x_stack_settle(struct xlate *x, const struct insn *i);
 void x_stack_unknown(struct xlate *x);
-void x_stack_moved(struct xlate *x, int64_t by);
+/* rSP += by, later: rSP is so much more than r15 until x_stack_commit. */
+void x_stack_later(struct xlate *x, int by);
+void x_stack_commit(struct xlate *x);
+/* Before i is emitted: r15 is RSP, unless i can do without. */
+void x_stack_before(struct xlate *x, const struct insn *i);
+/* i adds a constant to RSP, and that is all that anybody sees of it: done. */
+bool x_stack_adds(struct xlate *x, const struct insn *i);
 /* A MOV of [at] came through, so that RSP is not far from its lane if it is off RSP. */
 void x_stack_used(struct xlate *x);
 
@@ -236,6 +244,8 @@ void x_put(struct xlate *x, unsigned guest, unsigned host, unsigned size);
 /* mov host, [at] zero-extended from size bytes; mov [at], host */
 void x_load(struct xlate *x, unsigned host, unsigned size);
 void x_store(struct xlate *x, unsigned host, unsigned size);
+/* mov [at], v (sign-extended); may use r13 */
+void x_store_imm(struct xlate *x, int64_t v, unsigned size);
 /* Calls a helper with the given argument; ends the block unless it is PLAIN. */
 void x_helper(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg);
 /* Packs i's operands for a helper; leaves c->ea and c->ea_seg for a memory operand. */

@@ -483,12 +483,16 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x_stack_entered(x);
 	for (unsigned n = 0; n < x->n; n++) {
 		x->live = x->in[n].live_in;
+		if (x_stack_adds(x, &x->in[n]))
+			continue;
+		x_stack_before(x, &x->in[n]);
 		emit_one(x, &x->in[n]);
 		x_direct_after(x, &x->in[n]);
 	}
 	if (!x->done) {
 		x->end.gva = x->in[x->n - 1].gva + x->in[x->n - 1].z.length;
 		x->live = RFLAGS_ARITH;
+		x_stack_commit(x);
 		x_stack_settle(x, &x->end);
 		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
 	}

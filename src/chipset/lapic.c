@@ -96,6 +96,14 @@ void lapic_raise(struct lapic *l, uint8_t vector, bool level)
 	lapic_update(l);
 }
 
+/* As many as a processor tells apart: while one is served, it keeps one more. */
+void lapic_nmi(struct lapic *l)
+{
+	if (atomic_load(&l->nmis) < 2) /* others only take away */
+		atomic_fetch_add(&l->nmis, 1);
+	l->todo.wake = true;
+}
+
 void lapic_lvt_fire(struct lapic *l, enum lvt which)
 {
 	uint32_t lvt = l->lvt[which];
@@ -112,10 +120,7 @@ void lapic_lvt_fire(struct lapic *l, enum lvt which)
 		else
 			l->esr |= ESR_RECEIVE_VECTOR;
 		break;
-	case DM_NMI:
-		atomic_store(&l->nmi, true);
-		l->todo.wake = true;
-		break;
+	case DM_NMI: lapic_nmi(l); break;
 	case DM_INIT:
 		atomic_store(&l->init, true);
 		l->todo.wake = true;
@@ -203,7 +208,12 @@ static void port_set_cr8(struct lapic_port *p, uint8_t cr8)
 
 static bool port_take_nmi(struct lapic_port *p)
 {
-	return atomic_exchange(&to_lapic(p)->nmi, false);
+	atomic_uint *nmis = &to_lapic(p)->nmis;
+	unsigned n = atomic_load(nmis);
+
+	while (n && !atomic_compare_exchange_weak(nmis, &n, n - 1))
+		;
+	return n;
 }
 
 static int port_take_sipi(struct lapic_port *p)
@@ -236,7 +246,7 @@ void lapic_reset(struct lapic *l)
 {
 	lapic_lock(l);
 	l->base = LAPIC_BASE | APIC_BASE_ON | (l->id == 0 ? APIC_BASE_BSP : 0);
-	atomic_store(&l->nmi, false);
+	atomic_store(&l->nmis, 0);
 	atomic_store(&l->init, false);
 	atomic_store(&l->extint_msg, false);
 	atomic_store(&l->sipi, -1);
@@ -270,6 +280,7 @@ static const struct lapic_ops lapic_ops = {
 	.take_nmi = port_take_nmi,
 	.take_init = port_take_init,
 	.take_sipi = port_take_sipi,
+	.send = lapic_send,
 };
 
 struct lapic_port *lapic_port(struct lapic *l)
@@ -289,8 +300,7 @@ static void set_lint1(struct irq_line *line, bool level)
 	if (rose && lapic_on(l)) {
 		lapic_lvt_fire(l, LVT_LINT1);
 	} else if (rose) {
-		atomic_store(&l->nmi, true);
-		l->todo.wake = true;
+		lapic_nmi(l);
 	}
 	lapic_unlock(l);
 }

@@ -65,10 +65,7 @@ static void deliver(struct lapic *l, const struct lapic_msg *m)
 	switch (m->mode) {
 	case DM_FIXED:
 	case DM_LOWEST: lapic_raise(l, m->vector, m->level); break;
-	case DM_NMI:
-		atomic_store(&l->nmi, true);
-		l->todo.wake = true;
-		break;
+	case DM_NMI: lapic_nmi(l); break;
 	case DM_INIT: deliver_init(l); break;
 	case DM_SIPI:
 		atomic_store(&l->sipi, m->vector);
@@ -124,6 +121,22 @@ void lapic_route(struct lapic_bus *b, struct lapic *from, const struct lapic_msg
 	for (unsigned i = 0; i < b->count; i++)
 		if (is_target(b->lapics[i], from, m))
 			deliver(b->lapics[i], m);
+}
+
+bool lapic_send(struct lapic_port *p, uint32_t id, uint32_t icr)
+{
+	struct lapic *from = to_lapic(p);
+	struct lapic_bus *b = from->bus;
+	struct lapic_msg m = {.mode = icr >> 8 & 7, .vector = icr, .to = TO_DEST, .dest = id};
+
+	if (m.mode != DM_NMI && (m.mode != DM_FIXED || m.vector < 16))
+		return false;
+	for (unsigned i = 0; i < b->count; i++)
+		if (b->lapics[i]->id == id) {
+			deliver(b->lapics[i], &m);
+			return true;
+		}
+	return false;
 }
 
 /* Message address and data registers (11.11). Bits 5-11 of the address extend the

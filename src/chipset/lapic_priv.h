@@ -65,7 +65,8 @@ struct lapic {
 	_Atomic int candidate;
 	atomic_bool extint_open;
 	/* Latched for the vCPU; set by any thread, taken by the vCPU's. */
-	atomic_bool nmi, init, extint_msg;
+	atomic_bool init, extint_msg;
+	atomic_uint nmis; /* 2 at most: one to be served, one to wait */
 	_Atomic int sipi; /* vector, or -1 */
 
 	pthread_mutex_t lock; /* guards all below */
@@ -119,6 +120,7 @@ void lapic_update(struct lapic *l);
 void lapic_raise(struct lapic *l, uint8_t vector, bool level);
 void lapic_error(struct lapic *l, uint32_t bit);
 void lapic_lvt_fire(struct lapic *l, enum lvt which);
+void lapic_nmi(struct lapic *l);
 uint8_t lapic_ppr(const struct lapic *l);
 void lapic_end_interrupt(struct lapic *l);
 /* As RESET and INIT leave them (11.4.7); the ID and the base register stay. */
@@ -134,6 +136,7 @@ void lapic_store(struct lapic_port *p, struct x86_state *s);
 
 /* --- lapic_bus.c; no LAPIC's lock held --- */
 void lapic_route(struct lapic_bus *b, struct lapic *from, const struct lapic_msg *m);
+bool lapic_send(struct lapic_port *p, uint32_t id, uint32_t icr); /* see struct lapic_ops */
 
 /* --- lapic_timer.c; lock held --- */
 enum timer_mode lapic_timer_mode(const struct lapic *l);

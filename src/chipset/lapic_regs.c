@@ -356,7 +356,7 @@ void lapic_store(struct lapic_port *p, struct x86_state *s)
 	s->apic_base = l->base;
 	s->tsc_deadline = l->tsc_deadline;
 	s->cr8 = l->tpr >> 4;
-	s->events.nmi_pending |= atomic_load(&l->nmi);
+	s->events.nmi_pending |= atomic_load(&l->nmis) > 0;
 	lapic_unlock(l);
 }
 
@@ -391,7 +391,7 @@ void lapic_load(struct lapic_port *p, const struct x86_state *s)
 	l->base = s->apic_base & ~BASE_RESERVED;
 	if (!(l->base & APIC_BASE_ON))
 		l->base &= ~(uint64_t)APIC_BASE_X2;
-	atomic_store(&l->nmi, false);
+	atomic_store(&l->nmis, 0);
 	atomic_store(&l->init, false);
 	atomic_store(&l->extint_msg, false);
 	atomic_store(&l->sipi, -1);

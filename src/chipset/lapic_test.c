@@ -415,6 +415,32 @@ static void init_sipi_and_nmi_are_latched(void **state)
 	assert_int_equal(wakes[1], 3);
 }
 
+static void two_nmis_are_told_apart(void **state)
+{
+	struct lapic_port *p = lapic_port(apic[1]);
+
+	wr(0, ICR2, 1u << 24);
+	for (unsigned i = 0; i < 3; i++)
+		wr(0, ICR, 0x400);
+	assert_true(p->ops->take_nmi(p));
+	assert_true(p->ops->take_nmi(p));
+	assert_false(p->ops->take_nmi(p));
+}
+
+static void send_takes_fixed_and_nmi_to_one(void **state)
+{
+	struct lapic_port *from = lapic_port(apic[0]), *p = lapic_port(apic[1]);
+
+	assert_true(from->ops->send(from, 1, 0x60));
+	assert_int_equal(p->ops->ack(p), 0x60);
+	assert_true(from->ops->send(from, 1, 0x400));
+	assert_true(p->ops->take_nmi(p));
+	assert_false(from->ops->send(from, 77, 0x60)); /* nobody */
+	assert_false(from->ops->send(from, 1, 0x0f));
+	assert_false(from->ops->send(from, 1, 0x500)); /* INIT */
+	assert_false(p->ops->take_init(p));
+}
+
 static void lint1_rising_is_an_nmi(void **state)
 {
 	struct lapic_port *p = lapic_port(apic[0]);
@@ -552,6 +578,8 @@ int main(void)
 		T(logical_destinations_flat_and_cluster),
 		T(lowest_priority_chooses_the_idlest),
 		T(init_sipi_and_nmi_are_latched),
+		T(two_nmis_are_told_apart),
+		T(send_takes_fixed_and_nmi_to_one),
 		T(lint1_rising_is_an_nmi),
 		T(illegal_vectors_and_registers_are_errors),
 		T(modes_change_only_as_the_manual_allows),

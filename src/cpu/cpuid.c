@@ -20,7 +20,11 @@
 #define XCR0_CARRIED     (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
 #define KVM_NOP_IO_DELAY (1u << 1)
 #define KVM_CLOCKSOURCE2 (1u << 3)
+#define KVM_STEAL_TIME   (1u << 5)
 #define KVM_PV_UNHALT    (1u << 7)
+#define KVM_PV_TLB_FLUSH (1u << 9)
+#define KVM_PV_SEND_IPI  (1u << 11)
+#define KVM_BY_JIT       (KVM_STEAL_TIME | KVM_PV_UNHALT | KVM_PV_TLB_FLUSH | KVM_PV_SEND_IPI)
 #define KVM_CLOCK_STABLE (1u << 24)
 #define MEASURE_NS       1000000u /* TSCs step by up to 10 ns: this is within 10 ppm */
 
@@ -408,8 +412,8 @@ static void add_kvm(struct cpuid_table *t, const struct cpuid_opts *o)
 	memcpy(&l->ebx, "KVMK", 4);
 	memcpy(&l->ecx, "VMKV", 4);
 	memcpy(&l->edx, "M\0\0", 4);
-	add(t, KVM_BASE + 1, 0, false)->eax = KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 |
-					      KVM_CLOCK_STABLE | (o->jit ? KVM_PV_UNHALT : 0);
+	add(t, KVM_BASE + 1, 0, false)->eax =
+		KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_CLOCK_STABLE | (o->jit ? KVM_BY_JIT : 0);
 }
 
 static void add_frequencies(struct cpuid_table *t, uint64_t apic_hz)

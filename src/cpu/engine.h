@@ -70,9 +70,12 @@ struct lapic_ops {
 	void (*mmio_write)(struct lapic_port *p, uint32_t offset, uint32_t value);
 	void (*load)(struct lapic_port *p, const struct x86_state *s);
 	void (*store)(struct lapic_port *p, struct x86_state *s);
-	bool (*take_nmi)(struct lapic_port *p);  /* an NMI (LINT1, IPI) arrived; clears it */
+	bool (*take_nmi)(struct lapic_port *p);  /* takes one NMI (LINT1, IPI) of at most two */
 	bool (*take_init)(struct lapic_port *p); /* likewise INIT */
 	int (*take_sipi)(struct lapic_port *p);  /* SIPI vector, or -1 */
+	/* An IPI of mode fixed or NMI (icr: mode and vector) to this APIC ID, in whatever mode the
+	 * sender's APIC is. false: it is another mode, or nobody has the ID. May be NULL. */
+	bool (*send)(struct lapic_port *p, uint32_t apic_id, uint32_t icr);
 };
 
 /* Bounds of code_cache_bytes below: a block and the fixed code must fit with room to spare, and

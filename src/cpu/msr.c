@@ -86,7 +86,7 @@ static const struct msr_desc table[] = {
 	FIELD(MSR_KVM_WALL_CLOCK, kvm_wall_clock, MSR_TIME, ALL),
 	FIELD(MSR_KVM_SYSTEM_TIME, kvm_system_time, MSR_TIME, ALL),
 	FIELD(0x4b564d02, kvm_async_pf, 0, ALL),
-	FIELD(0x4b564d03, kvm_steal_time, 0, ALL),
+	FIELD(MSR_KVM_STEAL_TIME, kvm_steal_time, 0, ~UINT64_C(0x3e)),
 	FIELD(0x4b564d04, kvm_pv_eoi, 0, ALL),
 	FIELD(MSR_EFER, efer, MSR_IN_SREGS | MSR_ACTS,
 	      EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS),

@@ -79,3 +79,4 @@ static inline uint64_t msr_read(const struct x86_state *s, const struct msr_desc
 #define MSR_TSC_AUX           0xc0000103
 #define MSR_KVM_WALL_CLOCK    0x4b564d00
 #define MSR_KVM_SYSTEM_TIME   0x4b564d01
+#define MSR_KVM_STEAL_TIME    0x4b564d03

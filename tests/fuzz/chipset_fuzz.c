@@ -213,6 +213,7 @@ static void apic_op(struct world *w)
 		(void)p->ops->take_nmi(p);
 		(void)p->ops->take_init(p);
 		(void)p->ops->take_sipi(p);
+		(void)p->ops->send(p, reg & 3, take(w, 4));
 		break;
 	default:
 		if (p->ops->pending(p) && p->ops->ack(p) > 255)

@@ -299,6 +299,63 @@ static void kick(void)
 	check_eq("nobody", r, 0);
 }
 
+/* One is served, the other waits for its end. */
+static void two_nmis(void)
+{
+	begin("two NMIs to a halted processor");
+	todo = HALT;
+	nmis[1] = 0;
+	for (unsigned n = 1; n <= 50; n++) {
+		wait_some();
+		send(1, ICR_NMI);
+		send(1, ICR_NMI);
+		WAIT(nmis[1] == 2 * n);
+	}
+	check_eq("both are taken", nmis[1], 100);
+	todo = COUNT;
+	got[1] = 0;
+	send(1, VECTOR);
+	WAIT(got[1]);
+}
+
+static uint64_t pv_send(uint64_t low, uint64_t high, uint64_t first, uint64_t icr)
+{
+	uint64_t r;
+
+	__asm__ volatile("vmmcall"
+			 : "=a"(r)
+			 : "a"(10ull), "b"(low), "c"(high), "d"(first), "S"(icr)
+			 : "memory");
+	return r;
+}
+
+static void pv_ipis(void)
+{
+	begin("KVM's IPIs");
+	got[0] = got[1] = 0;
+	for (unsigned n = 1; n <= 50; n++) {
+		check_eq("to both", pv_send(3, 0, 0, VECTOR), 2);
+		WAIT(got[0] == n && got[1] == n);
+	}
+	check_eq("here", got[0], 50);
+	check_eq("there", got[1], 50);
+	check_eq("from the second on", pv_send(1, 0, 1, VECTOR), 1);
+	WAIT(got[1] == 51);
+	check_eq("the 65th", pv_send(0, 2, 0, VECTOR), 0);
+	check_eq("nobody", pv_send(~3ull, ~0ull, 0, VECTOR), 0);
+	check_eq("beyond all", pv_send(~0ull, ~0ull, 0xffffffff, VECTOR), 0);
+	check_eq("a logical destination", pv_send(3, 0, 0, VECTOR | ICR_LOGICAL), -22ull);
+	check_eq("a shorthand", pv_send(3, 0, 0, VECTOR | ICR_ALL), -22ull);
+	check_eq("a vector of exceptions", pv_send(3, 0, 0, 0xf), 0);
+	check_eq("an INIT", pv_send(3, 0, 0, ICR_INIT), 0);
+	nmis[1] = 0;
+	check_eq("an NMI", pv_send(1, 0, 1, ICR_NMI), 1);
+	WAIT(nmis[1] == 1);
+	check_eq("it comes", nmis[1], 1);
+	check_eq("here", got[0], 50);
+	check_eq("there", got[1], 51);
+}
+
 static void time_in_step(void)
 {
 	unsigned backwards = 0;
@@ -328,6 +385,7 @@ static void all_ways(uint32_t everybody, uint32_t both, uint32_t second)
 	each("nobody", 9, 0, 0, 0);
 	halted();
 	nmi();
+	two_nmis();
 }
 
 void run_checks(void)
@@ -345,6 +403,7 @@ void run_checks(void)
 	__asm__ volatile("sti");
 	all_ways(0xff, 3, 2);
 	kick();
+	pv_ipis();
 	time_in_step();
 	todo = X2APIC;
 	WAIT(todo == COUNT);

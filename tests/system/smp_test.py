@@ -22,6 +22,7 @@ for cpu in $(ls -d /sys/devices/system/cpu/cpu[0-9]*); do
 done
 for job in $jobs; do wait $job && ran=$((ran + 1)); done
 echo "ran on $ran,"
+dmesg | grep -oE "PV spinlocks enabled|PV IPIs|pv remote TLB flush"
 echo "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource),"
 dmesg | grep -E "%s"
 """ % TROUBLE
@@ -36,6 +37,8 @@ class Smp(boot_test.GuestKernel):
             self.assertIn(f"online 0-{cpus - 1},", out)
             self.assertIn(f"ran on {cpus},", out)
             self.assertIn("clock tsc,", out)
+            for pv in "PV spinlocks enabled", "PV IPIs", "pv remote TLB flush":
+                self.assertIn(pv, out)
             self.assertNotRegex(out, TROUBLE)
 
     def test_many_vcpus(self):

@@ -371,13 +371,21 @@ static bool must_step(const struct jit_cpu *c)
 
 /* ---- events ---- */
 
+static bool take_nmi(struct jit_cpu *c)
+{
+	return c->vcpu.lapic && c->vcpu.lapic->ops->take_nmi(c->vcpu.lapic);
+}
+
 static bool deliver_nmi(struct jit_cpu *c)
 {
 	struct x86_events *ev = &c->st.events;
 
-	if (c->vcpu.lapic && c->vcpu.lapic->ops->take_nmi(c->vcpu.lapic))
-		ev->nmi_pending = true;
-	if (!ev->nmi_pending || ev->nmi_masked || ev->shadow)
+	if (ev->nmi_masked) { /* one more waits for the end of the one in service, no matter how many */
+		for (unsigned n = 0; n < 2; n++)
+			ev->nmi_pending |= take_nmi(c);
+		return false;
+	}
+	if (ev->shadow || (!ev->nmi_pending && !take_nmi(c)))
 		return false;
 	ev->nmi_pending = false;
 	ev->nmi_masked = true;
@@ -475,6 +483,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 	jit_rest(c);
 	drop_written(c);
 	jit_window_sample(c);
+	steal_count(c);
 	if (atomic_exchange(&c->kicked, false)) {
 		*why = VCPU_KICKED;
 		return true;
@@ -497,6 +506,7 @@ static bool attend(struct jit_cpu *c, enum vcpu_stop *why)
 	jit_still(c, WORLD_OUT);
 	jit_sleep(c, seen);
 	jit_move(c);
+	steal_back(c);
 	return false;
 }
 

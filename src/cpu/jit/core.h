@@ -3,6 +3,7 @@
 
 #include "base/spin.h"
 #include "cpu/jit/cache.h"
+#include "cpu/jit/steal.h"
 
 /* Why translated code, or a helper, came back to the run loop. */
 enum jit_leave { LEAVE_LOOKUP, LEAVE_EDGE, LEAVE_RETURN, LEAVE_RAISE, LEAVE_STEP, LEAVE_SHUTDOWN };
@@ -56,6 +57,7 @@ struct jit_priv {
 	bool flushed;      /* the code cache was thrown away */
 	struct windows *win;
 	struct pcids *pcids;
+	struct steal steal;
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
 	bool stepping;                /* in step mode's code: operands are in the bounce buffer */

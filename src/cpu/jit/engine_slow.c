@@ -182,6 +182,7 @@ static void vcpu_free(struct vcpu *v)
 	c = to_jit(v);
 	remove_cpu(c->vm, c);
 	jit_windows_done(c);
+	steal_done(c);
 	free(c->p->pcids);
 	free(c->p);
 	munmap(c, sizeof *c);
@@ -306,6 +307,7 @@ void jit_sleep(struct jit_cpu *c, uint32_t seen)
 	       spin_now() - begin < s->budget_ns)
 		__builtin_ia32_pause();
 	if (!woken(c, seen)) {
+		steal_away(c);
 		/* Then the kernel's look at wake: pairs with poke, which counts first. */
 		atomic_store(&c->p->asleep, 1);
 		syscall(SYS_futex, &c->p->wake, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);

@@ -74,9 +74,12 @@ void h_pause(struct jit_cpu *c, uint64_t arg)
 	c->pauses = PAUSES;
 	if (c->vm->world.members == 1)
 		return; /* it waits for time to pass, as firmware does: nobody here makes it shorter */
+	jit_fpu_leave(c);
 	jit_still(c, WORLD_MID);
+	steal_away(c);
 	futex_yield();
 	jit_move(c);
+	steal_back(c);
 }
 
 void jit_cache_lock(struct jit_cpu *c)

@@ -11,6 +11,8 @@
 	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PCIDE | CR4_LA57 | CR4_PKE)
 
 #define KVM_HC_KICK_CPU 5
+#define KVM_HC_SEND_IPI 10
+#define ICR_NOT_PV      0xc0800u /* a logical destination, a shorthand */
 
 enum invpcid { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL_GLOBAL, INVPCID_ALL };
 
@@ -464,6 +466,28 @@ void h_wrpkru(struct jit_cpu *c, uint64_t arg)
 	jit_raise(c, X86_UD);
 }
 
+/* To the APIC IDs whose bits are set in RBX and RCX, from RDX on; RSI: as in the ICR. Returns to how
+ * many. */
+static int64_t send_ipis(struct jit_cpu *c)
+{
+	const int einval = -22;
+	struct lapic_port *l = c->vcpu.lapic;
+	uint64_t to[2] = {c->st.gpr[X86_RBX], c->st.gpr[X86_RCX]};
+	uint64_t first = (uint32_t)c->st.gpr[X86_RDX];
+	uint32_t icr = (uint32_t)c->st.gpr[X86_RSI];
+	int64_t sent = 0;
+
+	if (icr & ICR_NOT_PV)
+		return einval;
+	for (unsigned i = 0; i < 2; i++, first += 8 * word_size(c))
+		for (uint64_t left = trunc_bytes(to[i], word_size(c)); left; left &= left - 1) {
+			uint64_t id = first + (unsigned)__builtin_ctzll(left);
+
+			sent += id <= UINT32_MAX && l->ops->send(l, (uint32_t)id, icr);
+		}
+	return sent;
+}
+
 /* KVM's hypercalls (Linux Documentation/virt/kvm/x86/hypercalls.rst), as far as leaf 0x40000001
  * announces them: KICK_CPU ends the HLT of the vCPU with this APIC ID, be it to come. */
 void h_vmmcall(struct jit_cpu *c, uint64_t arg)
@@ -477,6 +501,10 @@ void h_vmmcall(struct jit_cpu *c, uint64_t arg)
 		jit_fpu_leave(c);
 		jit_unhalt(c->vm, (uint32_t)c->st.gpr[X86_RCX]);
 		r = 0;
+	} else if ((uint32_t)c->st.gpr[X86_RAX] == KVM_HC_SEND_IPI && c->vcpu.lapic &&
+		   c->vcpu.lapic->ops->send) {
+		jit_fpu_leave(c);
+		r = send_ipis(c);
 	}
 	gpr_write(c, X86_RAX, (uint64_t)r, word_size(c));
 }

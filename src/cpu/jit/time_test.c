@@ -6,6 +6,8 @@
 #include "cpu/cpuid.h"
 #include "cpu/jit/core.h"
 #include "cpu/jit/sys_priv.h"
+#include "cpu/jit/tlb.h"
+#include "cpu/msr.h"
 
 /* The time of several vCPUs is one. */
 #define CPUS  3
@@ -141,6 +143,64 @@ static void clock_pages_count_from_one_point(void **state)
 	assert_int_equal(clock_word(2, 8), clock_word(0, 8));
 }
 
+#define STEAL 0x2000u /* the steal time of vCPU 1 */
+
+static struct jit_cpu *with_steal_time(void)
+{
+	struct jit_cpu *c = to_jit(cpu[1]);
+
+	assert_false(jit_msr_write(c, MSR_KVM_STEAL_TIME, STEAL | 3)); /* reserved */
+	assert_true(jit_msr_write(c, MSR_KVM_STEAL_TIME, STEAL | 1));
+	return c;
+}
+
+static uint8_t *preempted(void)
+{
+	return mem_span(mem, STEAL + 16, 1);
+}
+
+static void who_is_away_says_so_and_flushes_if_asked(void **state)
+{
+	struct jit_cpu *c = with_steal_time();
+	struct jit_tlb_entry *e = &c->tlb[5].e[MMU_USER];
+
+	for (unsigned asked = 0; asked < 2; asked++) {
+		e->tag_read = 0x5000;
+		tlb_note(c, MMU_USER, 5);
+		steal_away(c);
+		assert_int_equal(*preempted(), 1);
+		*preempted() |= asked << 1;
+		steal_back(c);
+		assert_int_equal(*preempted(), 0);
+		assert_int_equal(e->tag_read == 0x5000, !asked);
+	}
+	assert_true(jit_msr_write(c, MSR_KVM_STEAL_TIME, STEAL));
+	steal_away(c);
+	assert_int_equal(*preempted(), 0);
+}
+
+static void steal_time_is_what_the_thread_waited(void **state)
+{
+	struct jit_cpu *c = with_steal_time();
+	uint8_t *at = mem_span(mem, STEAL, 64);
+
+	steal_count(c);
+	assert_int_equal(load_le(at, 8), 0); /* what was before does not count */
+	if (!c->p->steal.known)
+		skip(); /* a host that does not tell */
+	c->p->steal.counted = 0;
+	c->p->steal.seen = 0;
+	store_le(at, 100, 8);
+	steal_count(c);
+	assert_int_equal(load_le(at, 8), 100 + c->p->steal.seen);
+	assert_int_equal(load_le(at + 8, 4) & 1, 0);
+	assert_true(jit_msr_write(c, MSR_KVM_STEAL_TIME, MIB(1) | 1)); /* no RAM */
+	c->p->steal.counted = 0;
+	steal_count(c);
+	steal_away(c);
+	steal_back(c);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -150,6 +210,8 @@ int main(void)
 		TEST(a_guest_may_set_them_apart),
 		TEST(a_pause_keeps_them_in_step),
 		TEST(clock_pages_count_from_one_point),
+		TEST(who_is_away_says_so_and_flushes_if_asked),
+		TEST(steal_time_is_what_the_thread_waited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,7 +22,7 @@
 #define GHC_AHCI  0x80000000u
 #define CAP_VALUE                                                                                  \
 	(0x80000000u /* 64-bit addresses */ | 1u << 20 /* 1.5 Gb/s */ | 1u << 18 /* AHCI only */ | \
-	 31u << 8 /* 32 slots */ | (AHCI_PORTS - 1))
+	 1u << 30 /* NCQ */ | (AHCI_SLOTS - 1) << 8 | (AHCI_PORTS - 1))
 #define VS_VALUE 0x00010300u
 
 /* Of a port */
@@ -38,6 +38,7 @@
 #define P_SSTS 0x28
 #define P_SCTL 0x2c
 #define P_SERR 0x30
+#define P_SACT 0x34
 #define P_CI   0x38
 
 #define CMD_ST      0x00000001u
@@ -52,6 +53,7 @@
 #define SSTS_UP     0x113u /* device present, 1.5 Gb/s, active */
 #define SCTL_DET    0x0fu
 #define SIG_ATAPI   0xeb140101u
+#define SIG_DISK    0x00000101u
 #define SIG_NONE    0xffffffffu
 #define TFD_NONE    0x7fu
 #define SERR_CHANGE 0x04000000u
@@ -77,13 +79,21 @@ void ahci_update_irq(struct ahci *a)
 
 /* --- ports; lock held --- */
 
+static void port_forget(struct ahci_port *p)
+{
+	p->life++;
+	p->ci = p->sact = 0;
+}
+
 static void port_link_reset(struct ahci_port *p)
 {
-	p->tfd = p->cd ? ATA_DRDY : TFD_NONE;
-	p->sig = p->cd ? SIG_ATAPI : SIG_NONE;
-	p->life++;
-	p->ci = 0;
+	static const uint32_t sig[] = {
+		[ATA_NOTHING] = SIG_NONE, [ATA_CDROM] = SIG_ATAPI, [ATA_DISK] = SIG_DISK};
+
+	p->tfd = p->drive.kind ? ATA_DRDY : TFD_NONE;
+	p->sig = sig[p->drive.kind];
 	p->stopped = false;
+	port_forget(p);
 }
 
 static void port_reset(struct ahci_port *p)
@@ -101,10 +111,8 @@ static void port_command(struct ahci_port *p, uint32_t v)
 	p->cmd = v & CMD_WRITE;
 	if (v & CMD_CLO)
 		p->tfd &= ~0x88u;
-	if (was && !(v & CMD_ST)) {
-		p->life++;
-		p->ci = 0;
-	}
+	if (was && !(v & CMD_ST))
+		port_forget(p);
 	if (!was && (v & CMD_ST))
 		p->stopped = false;
 }
@@ -117,7 +125,7 @@ static void port_control(struct ahci_port *p, uint32_t v)
 	if (!was || (v & SCTL_DET))
 		return;
 	port_link_reset(p); /* the link comes up again */
-	if (p->cd)
+	if (p->drive.kind)
 		p->serr |= SERR_CHANGE;
 }
 
@@ -131,13 +139,14 @@ static uint32_t port_read(const struct ahci_port *p, unsigned at)
 	case P_IS: return p->is;
 	case P_IE: return p->ie;
 	case P_CMD:
-		return p->cmd | (p->cmd & CMD_ST || p->busy ? CMD_CR : 0) |
+		return p->cmd | (p->cmd & CMD_ST || p->running ? CMD_CR : 0) |
 		       (p->cmd & CMD_FRE ? CMD_FR : 0);
 	case P_TFD: return p->tfd;
 	case P_SIG: return p->sig;
-	case P_SSTS: return p->cd && !(p->sctl & SCTL_DET) ? SSTS_UP : 0;
+	case P_SSTS: return p->drive.kind && !(p->sctl & SCTL_DET) ? SSTS_UP : 0;
 	case P_SCTL: return p->sctl;
 	case P_SERR: return p->serr;
+	case P_SACT: return p->sact;
 	case P_CI: return p->ci;
 	default: return 0;
 	}
@@ -165,6 +174,10 @@ static void port_write(struct ahci_port *p, unsigned at, uint32_t v)
 	case P_CMD: port_command(p, v); break;
 	case P_SCTL: port_control(p, v); break;
 	case P_SERR: p->serr &= ~v; break;
+	case P_SACT: /* before the slot's bit in CI: that it is queued */
+		if (p->cmd & CMD_ST)
+			p->sact |= v;
+		break;
 	case P_CI:
 		if (p->cmd & CMD_ST)
 			p->ci |= v;
@@ -229,15 +242,19 @@ static void regs_write(struct bus_region *r, uint64_t offset, uint64_t value, un
 
 /* --- life --- */
 
-/* On the I/O thread. */
+/* On the I/O thread, which alone changes running. */
 static void drain(void *arg)
 {
 	struct ahci *a = arg;
 
+	a->draining = true;
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		while (a->port[i].busy)
-			if (loop_once(io_thread_loop(a->io)) < 0)
-				return;
+		while (a->port[i].running) {
+			ata_disk_give_up(&a->port[i]);
+			if (a->port[i].running && loop_once(io_thread_loop(a->io)) < 0)
+				break;
+		}
+	a->draining = false;
 }
 
 void ahci_pause(struct device *d)
@@ -258,6 +275,8 @@ static void ahci_reset(struct device *d)
 	pci_reset(&a->pci);
 	AUTO_LOCK(&a->lock);
 	controller_reset(a);
+	for (unsigned i = 0; i < AHCI_PORTS; i++)
+		ata_disk_reset(&a->port[i]);
 	a->paused = false;
 }
 
@@ -272,10 +291,17 @@ static void port_state(struct ahci_port *p, struct state *s)
 	state_u32(s, "sctl", &p->sctl);
 	state_u32(s, "serr", &p->serr);
 	state_u32(s, "ci", &p->ci);
+	state_u32(s, "sact", &p->sact);
 	state_u32(s, "sig", &p->sig);
 	state_bool(s, "stopped", &p->stopped);
 	state_u8(s, "sense_key", &p->sense_key);
 	state_u8(s, "sense_code", &p->sense_code);
+	state_bool(s, "no_cache", &p->no_cache);
+	state_u8(s, "multiple", &p->multiple);
+	state_bool(s, "failed_queued", &p->failed_queued);
+	state_u8(s, "failed_tag", &p->failed_tag);
+	state_u8(s, "failed_error", &p->failed_error);
+	state_u64(s, "failed_lba", &p->failed_lba);
 	if (state_loading(s)) {
 		p->clb &= ~0x3ffull;
 		p->fb &= ~0xffull;
@@ -309,7 +335,15 @@ static void ahci_free(struct device *d)
 		return;
 	a = to_ahci(d);
 	pci_detach(&a->pci);
+	a->paused = true;
+	while (atomic_load(&a->posted)) /* closing the images will run the loop again */
+		if (loop_once(io_thread_loop(a->io)) < 0)
+			break;
 	pci_done(&a->pci);
+	for (unsigned i = 0; i < AHCI_PORTS; i++) {
+		timer_cancel(loop_clock(io_thread_loop(a->io)), &a->port[i].retry);
+		free(a->port[i].slot);
+	}
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
@@ -320,6 +354,29 @@ static const struct device_type ahci_type = {
 	.state = ahci_state,
 	.free = ahci_free,
 };
+
+static int make_ports(struct ahci *a, const struct ahci_opts *o, struct err *e)
+{
+	for (unsigned i = 0; i < AHCI_PORTS; i++) {
+		struct ahci_port *p = &a->port[i];
+
+		p->a = a;
+		p->drive = o->drive[i];
+		p->retry.fire = ata_disk_retry;
+		ata_disk_reset(p);
+		if (!p->drive.kind)
+			continue;
+		p->slot =
+			calloc(AHCI_SLOTS, sizeof *p->slot); /* touched only as far as it is used */
+		if (!p->slot)
+			return err_set(e, ENOMEM, "AHCI");
+		for (unsigned n = 0; n < AHCI_SLOTS; n++) {
+			p->slot[n].p = p;
+			p->slot[n].slot = n;
+		}
+	}
+	return 0;
+}
 
 int ahci_new(struct device **out, struct device *pci_host, uint8_t devfn, const struct ahci_opts *o,
 	     struct err *e)
@@ -341,14 +398,12 @@ int ahci_new(struct device **out, struct device *pci_host, uint8_t devfn, const 
 	a->call.run = ahci_work;
 	a->regs = (struct bus_region){"ahci", 4, 4, regs_read, regs_write};
 	pthread_mutex_init(&a->lock, NULL);
-	for (unsigned i = 0; i < AHCI_PORTS; i++) {
-		a->port[i].a = a;
-		a->port[i].cd = o->cd[i];
-	}
 	pci_init(&a->pci, &ids);
 	pci_add_bar(&a->pci, 5, PCI_BAR_MEM32, REGS_LEN, &a->regs);
 	pci_add_intx(&a->pci, INTX_PIN);
-	r = pci_attach(pci_host, &a->pci, devfn, e);
+	r = make_ports(a, o, e);
+	if (r == 0)
+		r = pci_attach(pci_host, &a->pci, devfn, e);
 	if (r < 0) {
 		ahci_free(&a->dev);
 		return r;

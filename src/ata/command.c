@@ -14,39 +14,41 @@
 #define FIS_H2D      0x27
 #define FIS_D2H      0x34
 #define FIS_PIO      0x5f
+#define FIS_SDB      0xa1
 #define FIS_COMMAND  0x80
 #define PIO_AT       0x20 /* in the area of received FISes */
 #define D2H_AT       0x40
+#define SDB_AT       0x58
+#define FIS_IRQ      0x40
 #define CONTROL_SRST 0x04
 
 #define ATA_DEVICE_RESET    0x08
 #define ATA_PACKET          0xa0
 #define ATA_IDENTIFY_PACKET 0xa1
 #define ATA_SET_FEATURES    0xef
-#define REASON_DONE         3
 
 #define CMD_ST 1u
 
 /* --- data --- */
 
-unsigned ahci_gather(struct ahci_port *p, uint32_t len)
+unsigned ahci_gather(struct ahci_cmd *c, uint32_t len)
 {
 	uint8_t h[4], prd[PRD_BYTES];
 	uint32_t entries;
 	unsigned n = 0;
 
-	if (mem_read(p->a->mem, p->header, h, sizeof h) < 0)
+	if (mem_read(c->p->a->mem, c->header, h, sizeof h) < 0)
 		return 0;
 	entries = (uint32_t)load_le(h + 2, 2);
 	for (uint32_t i = 0; i < entries && len && n < AHCI_IOV_MAX; i++) {
 		uint32_t bytes;
 
-		if (mem_read(p->a->mem, p->table + PRDT_AT + i * PRD_BYTES, prd, sizeof prd) < 0)
+		if (mem_read(c->p->a->mem, c->table + PRDT_AT + i * PRD_BYTES, prd, sizeof prd) < 0)
 			return 0;
 		bytes = (uint32_t)min_u64((load_le(prd + 12, 4) & 0x3fffff) + 1, len);
-		p->iov[n].iov_base = mem_span(p->a->mem, load_le(prd, 8), bytes);
-		p->iov[n].iov_len = bytes;
-		if (!p->iov[n++].iov_base)
+		c->iov[n].iov_base = mem_span(c->p->a->mem, load_le(prd, 8), bytes);
+		c->iov[n].iov_len = bytes;
+		if (!c->iov[n++].iov_base)
 			return 0;
 		len -= bytes;
 	}
@@ -54,132 +56,207 @@ unsigned ahci_gather(struct ahci_port *p, uint32_t len)
 }
 
 /* The most that the guest's buffers hold, up to len. */
-static uint32_t room(struct ahci_port *p, uint32_t len)
+static uint32_t room(struct ahci_cmd *c, uint32_t len)
 {
-	while (len && !ahci_gather(p, len))
+	while (len && !ahci_gather(c, len))
 		len /= 2;
 	return len;
 }
 
-void ahci_answer(struct ahci_port *p, const void *bytes, uint32_t len)
+void ahci_answer(struct ahci_cmd *c, const void *bytes, uint32_t len)
 {
-	uint32_t fits = ahci_gather(p, len) ? len : room(p, len), at = 0;
+	uint32_t fits = ahci_gather(c, len) ? len : room(c, len), at = 0;
 
-	for (unsigned i = 0; at < fits; at += (uint32_t)p->iov[i++].iov_len) {
-		memcpy(p->iov[i].iov_base, (const uint8_t *)bytes + at, p->iov[i].iov_len);
-		mem_written(p->a->mem, p->iov[i].iov_base, p->iov[i].iov_len);
+	for (unsigned i = 0; at < fits; at += (uint32_t)c->iov[i++].iov_len) {
+		memcpy(c->iov[i].iov_base, (const uint8_t *)bytes + at, c->iov[i].iov_len);
+		mem_written(c->p->a->mem, c->iov[i].iov_base, c->iov[i].iov_len);
 	}
-	p->done_bytes = fits;
-	p->in = true;
+	c->done_bytes = fits;
+	c->in = true;
 }
 
-/* --- the end --- */
-
-static void send_fis(struct ahci_port *p, uint8_t type, unsigned at, uint8_t status, uint8_t error)
+void ahci_data_came(struct ahci_cmd *c)
 {
-	uint8_t f[20] = {type, 0x40, status, error};
+	for (unsigned i = 0; i < c->io.iov_count; i++)
+		mem_written(c->p->a->mem, c->iov[i].iov_base, c->iov[i].iov_len);
+	c->in = true;
+}
 
-	f[12] = REASON_DONE;
-	f[5] = (uint8_t)p->done_bytes;
-	f[6] = (uint8_t)(p->done_bytes >> 8);
+/* --- the end; lock held --- */
+
+static void send_fis(struct ahci_cmd *c, uint8_t type, unsigned at, uint8_t status, uint8_t error)
+{
+	uint8_t f[20] = {type, FIS_IRQ, status, error};
+
+	store_le(f + 4, c->lba, 3);
+	f[7] = c->fis[7];
+	store_le(f + 8, c->lba >> 24, 3);
+	store_le(f + 12, c->count, 2);
 	if (type == FIS_PIO) {
 		f[1] = 0x60; /* towards the host, with an interrupt */
 		f[15] = status;
-		store_le(f + 16, p->done_bytes & 0xffff, 2);
+		store_le(f + 16, c->done_bytes & 0xffff, 2);
 	}
-	(void)!mem_write(p->a->mem, p->fis_area + at, f, sizeof f);
+	(void)!mem_write(c->p->a->mem, c->fis_area + at, f, sizeof f);
 }
 
-void ahci_finish(struct ahci_port *p, uint8_t status, uint8_t error)
+static void end_queued(struct ahci_cmd *c, uint8_t status, uint8_t error)
 {
-	struct ahci *a = p->a;
-	bool pio = p->pio && p->in && !(status & ATA_ERR);
+	struct ahci_port *p = c->p;
+	uint32_t done = 1u << c->slot;
+	uint8_t f[8] = {FIS_SDB, FIS_IRQ, status & 0x77, error};
+
+	if (status & ATA_ERR) {
+		p->failed_queued = true;
+		p->failed_tag = (uint8_t)c->slot;
+		p->failed_error = error;
+		p->failed_lba = c->lba;
+	} else {
+		store_le(f + 4, done, 4);
+		p->sact &= ~done;
+	}
+	(void)!mem_write(p->a->mem, c->fis_area + SDB_AT, f, sizeof f);
+	p->is |= IS_SDB;
+}
+
+static void end_alone(struct ahci_cmd *c, uint8_t status, uint8_t error)
+{
+	struct ahci_port *p = c->p;
+	bool pio = c->pio && c->in && !(status & ATA_ERR);
 	uint8_t count[4];
+
+	store_le(count, c->done_bytes, 4);
+	(void)!mem_write(p->a->mem, c->header + 4, count, sizeof count);
+	if (pio)
+		send_fis(c, FIS_PIO, PIO_AT, status, error);
+	send_fis(c, FIS_D2H, D2H_AT, status, error);
+	p->is |= IS_DHR | (pio ? IS_PS : 0);
+	if (!(status & ATA_ERR))
+		p->ci &= ~(1u << c->slot);
+}
+
+void ahci_finish(struct ahci_cmd *c, uint8_t status, uint8_t error)
+{
+	struct ahci_port *p = c->p;
+	struct ahci *a = p->a;
 	AUTO_LOCK(&a->lock);
 
-	p->busy = false;
-	if (p->began != p->life)
-		return; /* the driver has stopped the port */
-	store_le(count, p->done_bytes, 4);
-	(void)!mem_write(a->mem, p->header + 4, count, sizeof count);
-	if (pio)
-		send_fis(p, FIS_PIO, PIO_AT, status, error);
-	send_fis(p, FIS_D2H, D2H_AT, status, error);
-	p->tfd = (uint32_t)error << 8 | status;
-	p->is |= IS_DHR | (pio ? IS_PS : 0) | (status & ATA_ERR ? IS_TFE : 0);
-	if (status & ATA_ERR)
-		p->stopped = true;
-	else
-		p->ci &= ~(1u << p->slot);
-	ahci_update_irq(a);
+	p->running &= ~(1u << c->slot);
 	ahci_kick(a);
+	/* The driver has stopped the port, or one of the queue failed: that ends them all. */
+	if (p->began != p->life || p->stopped)
+		return;
+	if (c->queued)
+		end_queued(c, status, error);
+	else
+		end_alone(c, status, error);
+	p->tfd = (uint32_t)error << 8 | status;
+	if (status & ATA_ERR) {
+		p->is |= IS_TFE;
+		p->stopped = true;
+	}
+	ahci_update_irq(a);
 }
 
 /* --- the beginning --- */
 
-static void run_command(struct ahci_port *p, const uint8_t fis[20])
+static void cd_command(struct ahci_cmd *c)
 {
 	uint8_t cdb[16];
 
-	switch (fis[2]) {
+	switch (c->fis[2]) {
 	case ATA_PACKET:
-		p->pio = !(fis[3] & 1);
-		if (mem_read(p->a->mem, p->table + CDB_AT, cdb, sizeof cdb) < 0)
+		c->pio = !(c->fis[3] & 1);
+		if (mem_read(c->p->a->mem, c->table + CDB_AT, cdb, sizeof cdb) < 0)
 			break;
-		cdrom_packet(p, cdb);
+		cdrom_packet(c, cdb);
 		return;
 	case ATA_IDENTIFY_PACKET:
-		p->pio = true;
-		cdrom_identify(p);
+		c->pio = true;
+		cdrom_identify(c);
 		return;
 	case ATA_SET_FEATURES:
-	case ATA_DEVICE_RESET: ahci_finish(p, ATA_DRDY, 0); return;
+	case ATA_DEVICE_RESET: ahci_finish(c, ATA_DRDY, 0); return;
 	default: break;
 	}
-	ahci_finish(p, ATA_DRDY | ATA_ERR, ATA_ABRT);
+	ahci_finish(c, ATA_DRDY | ATA_ERR, ATA_ABRT);
+}
+
+/* A reset, or its end; all is well. The registers say what kind of drive it is. */
+static void device_control(struct ahci_cmd *c)
+{
+	uint32_t sig = c->p->drive.kind == ATA_CDROM ? 0xeb1401 : 0x000001;
+
+	c->lba = sig;
+	c->count = 1;
+	c->fis[7] = 0;
+	ahci_finish(c, ATA_DRDY, 1);
 }
 
 /* The slot's header and FIS. */
-static void begin(struct ahci_port *p)
+static void begin(struct ahci_cmd *c)
 {
-	uint8_t h[HEADER_BYTES], fis[20];
+	struct ahci_port *p = c->p;
+	uint8_t h[HEADER_BYTES];
 
-	p->pio = p->in = false;
-	p->done_bytes = 0;
-	if (mem_read(p->a->mem, p->header, h, sizeof h) < 0) {
-		ahci_finish(p, ATA_DRDY | ATA_ERR, ATA_ABRT);
+	c->pio = c->in = c->waiting = c->retried = false;
+	c->done_bytes = c->count = 0;
+	c->lba = 0;
+	memset(c->fis, 0, sizeof c->fis);
+	if (mem_read(p->a->mem, c->header, h, sizeof h) < 0) {
+		ahci_finish(c, ATA_DRDY | ATA_ERR, ATA_ABRT);
 		return;
 	}
-	p->table = load_le(h + 8, 8) & ~0x7full;
-	if (mem_read(p->a->mem, p->table, fis, sizeof fis) < 0 || fis[0] != FIS_H2D)
-		ahci_finish(p, ATA_DRDY | ATA_ERR, ATA_ABRT);
-	else if (fis[1] & FIS_COMMAND)
-		run_command(p, fis);
+	c->table = load_le(h + 8, 8) & ~0x7full;
+	if (mem_read(p->a->mem, c->table, c->fis, sizeof c->fis) < 0 || c->fis[0] != FIS_H2D)
+		ahci_finish(c, ATA_DRDY | ATA_ERR, ATA_ABRT);
+	else if (!(c->fis[1] & FIS_COMMAND))
+		device_control(c);
+	else if (p->drive.kind == ATA_CDROM)
+		cd_command(c);
 	else
-		ahci_finish(p, ATA_DRDY, 1); /* device control: a reset, or its end; all is well */
+		ata_disk_command(c);
 }
 
-/* Takes the next command of a port. */
-static bool take(struct ahci_port *p)
+/* Which slot comes next: those of the queue together, others when nothing else is under way. */
+static uint32_t ready(const struct ahci_port *p)
+{
+	if (!p->drive.kind || p->stopped || p->a->paused || !(p->cmd & CMD_ST))
+		return 0;
+	if (!p->running)
+		return p->ci;
+	return p->queued && p->began == p->life ? p->ci & p->sact & ~p->running : 0;
+}
+
+/* Takes the next command of a port; NULL: there is none that may begin. */
+static struct ahci_cmd *take(struct ahci_port *p)
 {
 	AUTO_LOCK(&p->a->lock);
+	uint32_t slots = ready(p);
+	struct ahci_cmd *c;
 
-	if (!p->cd || p->busy || p->stopped || p->a->paused || !(p->cmd & CMD_ST) || !p->ci)
-		return false;
-	p->slot = (unsigned)__builtin_ctz(p->ci);
-	p->header = p->clb + p->slot * HEADER_BYTES;
-	p->fis_area = p->fb;
+	if (!slots)
+		return NULL;
+	c = &p->slot[__builtin_ctz(slots)];
+	c->header = p->clb + c->slot * HEADER_BYTES;
+	c->fis_area = p->fb;
+	c->queued = p->sact >> c->slot & 1;
+	if (c->queued)
+		p->ci &= ~(1u << c->slot); /* the drive has it now, in its queue */
+	p->queued = c->queued;
 	p->began = p->life;
-	p->busy = true;
-	return true;
+	p->running |= 1u << c->slot;
+	return c;
 }
 
-void ahci_work(struct loop_call *c)
+void ahci_work(struct loop_call *call)
 {
-	struct ahci *a = container_of(c, struct ahci, call);
+	struct ahci *a = container_of(call, struct ahci, call);
+	struct ahci_cmd *c;
 
 	atomic_store(&a->posted, false);
+	/* What ends at once posts this again. */
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		if (take(&a->port[i]))
-			begin(&a->port[i]);
+		for (unsigned n = 0; n < AHCI_SLOTS && (c = take(&a->port[i])); n++)
+			begin(c);
 }

@@ -20,7 +20,7 @@ static const struct option run_options[] = {
 	 "The kernel's command line."},
 	{"disk", OPT_FILE, offsetof(struct run_opts, disks), "FILE[,KEY[=VALUE]]...",
 	 "A disk: an image file, a block device or an NBD URI. The guest has them as /dev/vda, "
-	 "/dev/vdb and so on. A comma in FILE or VALUE is written twice.",
+	 "/dev/vdb and so on, or with bus=ata as /dev/sda. A comma in FILE or VALUE is written twice.",
 	 .repeats = true, .parts = disk_parts},
 	{"firmware", OPT_TEXT, offsetof(struct run_opts, firmware), "bios|uefi|FILE[,vars=FILE]",
 	 "Start the machine as a PC does: SeaBIOS (bios), OVMF (uefi), or the ROM in FILE runs, and "

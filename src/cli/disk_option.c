@@ -2,16 +2,19 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/suboptions.h"
 
-/* In the order of enum block_cache and enum block_engine (block/block.h). */
+/* In the order of enum block_cache and enum block_engine (block/block.h), and enum disk_bus
+ * (machine/machine.h). */
 #define CACHES  "none|writeback|writethrough|unsafe"
 #define ENGINES "auto|io_uring|threads"
 #define FORMATS "raw|qcow2"
+#define BUSES   "virtio|ata"
 
 struct parts {
-	int format, cache, aio;
+	int format, cache, aio, bus;
 	bool ro, discard;
 	const char *serial;
 	uint64_t bps, bps_burst;
@@ -22,13 +25,17 @@ struct parts {
 
 const struct option disk_parts[] = {
 	{"format", OPT_CHOICE, AT(format), FORMATS, "Default: by what FILE begins with."},
+	{"bus", OPT_CHOICE, AT(bus), BUSES,
+	 "What the guest needs a driver for: virtio, or ata (SATA, up to 4 disks, /dev/sda and so on), "
+	 "which every system has. Default: virtio, which is quicker."},
 	{"ro", OPT_FLAG, AT(ro), NULL, "The guest can only read."},
 	{"cache", OPT_CHOICE, AT(cache), CACHES,
 	 "none: past the host's page cache. writeback: through it. With both, what the guest "
 	 "flushed is safe. writethrough: every write is, before the guest hears that it is done. "
 	 "unsafe: flushes are ignored; a crash of the host can ruin the disk. Default: none."},
 	{"serial", OPT_TEXT, AT(serial), "TEXT",
-	 "The disk's serial number, at most 20 bytes: /dev/disk/by-id/virtio-TEXT."},
+	 "The disk's serial number, at most 20 bytes: /dev/disk/by-id/virtio-TEXT or "
+	 "ata-Holon_disk_TEXT."},
 	{"bps", OPT_SIZE, AT(bps), "SIZE", "At most so many bytes a second, reads and writes."},
 	{"bps-burst", OPT_SIZE, AT(bps_burst), "SIZE",
 	 "What may be saved up for a burst. Default: a tenth of a second's."},
@@ -58,8 +65,22 @@ static void fill(struct machine_disk *d, const struct parts *p, const char *file
 				     .iops_burst = p->iops_burst}},
 		.serial = p->serial,
 		.aio = (enum block_engine)p->aio,
+		.bus = (enum disk_bus)p->bus,
 		.queues = p->queues,
 	};
+}
+
+static int check(const struct parts *p, struct err *e)
+{
+	if (p->bus != DISK_ATA)
+		return 0;
+	if (p->ro)
+		return err_set(e, EINVAL, "ro: ATA has no read-only disks; leave out bus=ata");
+	if (p->queues)
+		return err_set(e, EINVAL, "queues: an ATA disk has one; leave it out");
+	if (p->serial && strlen(p->serial) > 20)
+		return err_set(e, EINVAL, "serial: at most 20 bytes");
+	return 0;
 }
 
 int disk_options_parse(struct disk_options *out, const struct option_list *list, struct err *e)
@@ -76,6 +97,8 @@ int disk_options_parse(struct disk_options *out, const struct option_list *list,
 			return err_wrap(e, "--disk %.80s", list->value[i]);
 		fill(&out->disk[i], &p, file);
 		out->n = i + 1;
+		if (check(&p, e) < 0)
+			return err_wrap(e, "--disk %.80s", list->value[i]);
 	}
 	return 0;
 }

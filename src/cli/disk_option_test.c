@@ -20,6 +20,16 @@ static int parse(const char *const *text, unsigned n)
 	return disk_options_parse(&got, &list, &err);
 }
 
+static void an_ata_disk_has_no_keys_of_virtio(void **state)
+{
+	assert_int_equal(PARSE("a,bus=ata,serial=S1"), 0);
+	assert_int_equal(got.disk[0].bus, DISK_ATA);
+	assert_int_equal(PARSE("a,bus=ata,ro"), -EINVAL);
+	assert_non_null(strstr(err.text, "leave out bus=ata"));
+	assert_int_equal(PARSE("a,bus=ata,queues=2"), -EINVAL);
+	assert_int_equal(PARSE("a,bus=ata,serial=123456789012345678901"), -EINVAL);
+}
+
 static int teardown(void **state)
 {
 	disk_options_done(&got);
@@ -41,6 +51,7 @@ static void a_file_alone_has_safe_defaults(void **state)
 	assert_null(d->serial);
 	assert_int_equal(d->aio, BLOCK_ENGINE_AUTO);
 	assert_int_equal(d->queues, 0);
+	assert_int_equal(d->bus, DISK_VIRTIO);
 	assert_int_equal(d->image.limits.bps + d->image.limits.iops, 0);
 }
 
@@ -104,6 +115,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(a_file_alone_has_safe_defaults, teardown),
 		cmocka_unit_test_teardown(each_key_reaches_its_field, teardown),
+		cmocka_unit_test_teardown(an_ata_disk_has_no_keys_of_virtio, teardown),
 		cmocka_unit_test_teardown(choices_mean_what_they_say, teardown),
 		cmocka_unit_test_teardown(an_error_names_the_option, teardown),
 		cmocka_unit_test_teardown(there_is_a_limit, teardown),

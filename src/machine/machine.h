@@ -23,14 +23,18 @@ struct kernel_source {
 
 enum engine_choice { ENGINE_AUTO, ENGINE_JIT, ENGINE_KVM };
 
-#define MACHINE_DISKS_MAX 16u
-#define MACHINE_CDS_MAX   4u
+#define MACHINE_DISKS_MAX     16u
+#define MACHINE_CDS_MAX       4u
+#define MACHINE_ATA_DISKS_MAX 4u
+
+enum disk_bus { DISK_VIRTIO, DISK_ATA };
 
 struct machine_disk {
 	struct block_opts image;
 	const char *serial; /* at most 20 bytes; NULL: none */
 	enum block_engine aio;
-	unsigned queues; /* 0: one per vCPU, up to 4 */
+	enum disk_bus bus;
+	unsigned queues; /* virtio only; 0: one per vCPU, up to 4 */
 };
 
 #define MACHINE_PORTS_MAX 30
@@ -79,7 +83,7 @@ struct machine_config {
 	bool no_reboot;
 	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */
 	struct byte_sink *serial_out;
-	const struct machine_disk *disk; /* [disks]: /dev/vda and so on */
+	const struct machine_disk *disk; /* [disks]: /dev/vda or sda and so on */
 	unsigned disks;
 	const char *cdrom[MACHINE_CDS_MAX]; /* [cdroms]: files with images of CDs */
 	unsigned cdroms;

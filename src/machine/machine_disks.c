@@ -1,5 +1,5 @@
-/* The images behind the virtio disks. Each has its own I/O thread, and on that a block context
- * and the image.
+/* The images behind the disks. Each has a block context; a virtio disk has its own I/O thread,
+ * ATA disks share that of their controller.
  *
  * When a disk's requests wait for space on the host, its I/O thread says so to the loop thread,
  * which pauses the machine until no disk waits any more. The I/O threads go on trying. */
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ata/ahci.h"
 #include "base/log.h"
 #include "virtio/blk.h"
 
@@ -18,7 +19,7 @@
 
 struct machine_image {
 	struct machine *m;
-	char name[8]; /* as Linux calls it: "vda" */
+	char name[8]; /* as Linux calls it: "vda", "sda" */
 	struct block_ctx *ctx;
 	struct block *block;
 
@@ -95,12 +96,23 @@ static unsigned queues_for(const struct machine *m, const struct machine_disk *c
 	return m->cpus < DEFAULT_QUEUES_MAX ? m->cpus : DEFAULT_QUEUES_MAX;
 }
 
-static int open_image(struct machine_image *d, const struct machine_disk *c, struct loop *l,
-		      struct err *e)
+/* It is the machine's at once, opened or not. */
+static int make_image(struct machine_image **out, const struct machine_disk_arg *a,
+		      const char *prefix, struct loop *l, struct err *e)
 {
-	int r = block_ctx_new(&d->ctx, l, c->aio, e);
+	struct machine_image *d = calloc(1, sizeof *d);
+	int r;
 
-	return r < 0 ? r : block_open(&d->block, d->ctx, &c->image, e);
+	if (!d)
+		return err_sys(e, ENOMEM, "disk");
+	a->m->image[a->index] = *out = d;
+	d->m = a->m;
+	d->call.run = look_at_space;
+	snprintf(d->name, sizeof d->name, "%s%c", prefix, 'a' + (int)a->nth);
+	r = block_ctx_new(&d->ctx, l, a->config->aio, e);
+	if (r == 0)
+		r = block_open(&d->block, d->ctx, &a->config->image, e);
+	return r < 0 ? err_wrap(e, "disk %s", d->name) : 0;
 }
 
 int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, const void *arg,
@@ -108,19 +120,12 @@ int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, 
 {
 	const struct machine_disk_arg *a = arg;
 	const struct machine_disk *c = a->config;
-	struct machine_image *d = calloc(1, sizeof *d);
+	struct machine_image *d;
 	struct virtio_blk_opts o;
-	int r;
+	int r = make_image(&d, a, "vd", env->loop, e);
 
-	if (!d)
-		return err_sys(e, ENOMEM, "disk");
-	a->m->image[a->index] = d;
-	d->m = a->m;
-	d->call.run = look_at_space;
-	snprintf(d->name, sizeof d->name, "vd%c", 'a' + (int)a->index);
-	r = open_image(d, c, env->loop, e);
 	if (r < 0)
-		return err_wrap(e, "disk %s", d->name);
+		return r;
 	o = (struct virtio_blk_opts){
 		.block = d->block,
 		.serial = c->serial,
@@ -133,6 +138,31 @@ int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, 
 	};
 	r = virtio_blk_new(out, env, &o, e);
 	return r < 0 ? err_wrap(e, "disk %s", d->name) : 0;
+}
+
+int machine_make_ata_disk(struct ahci_drive *out, struct loop *l, const struct machine_disk_arg *a,
+			  struct err *e)
+{
+	const struct machine_disk *c = a->config;
+	struct machine_image *d;
+	int r = make_image(&d, a, "sd", l, e);
+
+	if (r < 0)
+		return r;
+	if (block_read_only(d->block))
+		return err_set(e, EINVAL, "disk %s: ATA has no read-only disks; use bus=virtio",
+			       d->name);
+	*out = (struct ahci_drive){
+		.kind = ATA_DISK,
+		.image = d->block,
+		.serial = c->serial,
+		.discard = c->image.discard,
+		.write_through = c->image.cache == BLOCK_CACHE_WRITETHROUGH,
+		.space = space_changed,
+		.failed = request_failed,
+		.ctx = d,
+	};
+	return 0;
 }
 
 void machine_close_disks(struct machine *m)

@@ -101,19 +101,26 @@ __attribute__((format(printf, 2, 3))) static void add(struct order *o, const cha
 		o->len += (uint32_t)n;
 }
 
-static void add_kind(struct order *o, const struct machine *m, unsigned cds,
+static void add_ata(struct order *o, unsigned port)
+{
+	add(o, "/pci@i0cf8/pci8086,2922@%x/drive@%x/disk@0\n", SLOT_AHCI, port);
+}
+
+static void add_kind(struct order *o, const struct machine *m, const struct machine_config *c,
 		     enum machine_boot_from from)
 {
-	for (unsigned i = 0; i < cds && from == BOOT_FROM_CDROM; i++)
-		add(o, "/pci@i0cf8/pci8086,2922@%x/drive@%x/disk@0\n", SLOT_AHCI, i);
-	for (unsigned i = 0; i < PCI_SLOTS; i++) {
-		if (!m->virtio[i])
-			continue;
-		if (from == BOOT_FROM_DISK && i >= SLOT_DISK)
-			add(o, "/pci@i0cf8/scsi@%x/disk@0,0\n", i);
-		if (from == BOOT_FROM_NET && i >= SLOT_NET && i < SLOT_DISK)
+	unsigned ata = 0, virtio = 0;
+
+	for (unsigned i = 0; i < c->cdroms && from == BOOT_FROM_CDROM; i++)
+		add_ata(o, machine_cd_port(i));
+	for (unsigned i = 0; i < c->disks && from == BOOT_FROM_DISK; i++)
+		if (c->disk[i].bus == DISK_ATA)
+			add_ata(o, ata++);
+		else
+			add(o, "/pci@i0cf8/scsi@%x/disk@0,0\n", SLOT_DISK + virtio++);
+	for (unsigned i = 0; i < PCI_SLOTS; i++)
+		if (m->virtio[i] && from == BOOT_FROM_NET && i >= SLOT_NET && i < SLOT_DISK)
 			add(o, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n", i);
-	}
 }
 
 static int give_order(struct machine *m, const struct machine_config *config, struct err *e)
@@ -122,7 +129,7 @@ static int give_order(struct machine *m, const struct machine_config *config, st
 	struct order o = {.len = 0};
 
 	for (unsigned i = 0; i < c->orders; i++)
-		add_kind(&o, m, config->cdroms, c->order[i]);
+		add_kind(&o, m, config, c->order[i]);
 	return fw_cfg_set_file(m->device[DEV_FW_CFG], "bootorder", o.text, o.len + 1, e);
 }
 

@@ -4,7 +4,7 @@
  *   machine_devices.c  the chipset
  *   machine_virtio.c   virtio devices and their I/O threads
  *   machine_disks.c    the images of disks, and the pause when the host has no space for them
- *   machine_cd.c       CD-ROM drives on an AHCI controller
+ *   machine_ata.c      disks and CD-ROM drives on an AHCI controller
  *   machine_net.c      network cards and where their wires lead
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
@@ -103,7 +103,7 @@ struct machine {
 	struct console_end *console_end; /* where console input goes; NULL: to the serial port */
 	struct byte_sink *console_out;   /* where its output goes */
 	struct byte_sink serial_null;    /* where the serial port leads when nobody listens */
-	struct machine_cds *cds;         /* NULL: there are no drives */
+	struct machine_ata *ata;         /* NULL: there are no such drives */
 	struct device *lpc;              /* with firmware; else NULL */
 	struct machine_flash *flash;     /* likewise, if it has variables */
 	struct byte_sink debug_sink;     /* what firmware says, by lines */
@@ -171,20 +171,25 @@ void machine_free_virtio(struct machine *m);
 WARN_UNUSED int machine_new_io(struct machine *m, struct io_thread **out, const char *name,
 			       struct err *e);
 
-/* machine_cd.c: likewise paused, reset and freed with the virtio devices */
-WARN_UNUSED int machine_make_cds(struct machine *m, const struct machine_config *c, struct err *e);
-void machine_pause_cds(struct machine *m);
-void machine_reset_cds(struct machine *m);
-void machine_free_cds(struct machine *m);
+/* machine_ata.c: likewise paused, reset and freed with the virtio devices */
+WARN_UNUSED int machine_make_ata(struct machine *m, const struct machine_config *c, struct err *e);
+void machine_pause_ata(struct machine *m);
+void machine_reset_ata(struct machine *m);
+void machine_free_ata(struct machine *m); /* before the images of its disks are closed */
+unsigned machine_cd_port(unsigned n);
 
 /* machine_disks.c */
 struct machine_disk_arg {
 	struct machine *m;
-	unsigned index;
+	unsigned index; /* of all disks */
+	unsigned nth;   /* of those on its bus */
 	const struct machine_disk *config;
 };
 WARN_UNUSED int machine_make_disk(struct virtio_device **out, const struct virtio_env *env,
 				  const void *arg, struct err *e); /* arg: of the above */
+struct ahci_drive;
+WARN_UNUSED int machine_make_ata_disk(struct ahci_drive *out, struct loop *l,
+				      const struct machine_disk_arg *a, struct err *e);
 /* After the devices, before their I/O loops; those threads have ended. */
 void machine_close_disks(struct machine *m);
 

@@ -3,7 +3,7 @@
  * is added.
  *
  *   00:01  rng        00:02  ports      00:03  balloon    00:04  vsock      00:05  console
- *   00:06  CD-ROM drives (machine_cd.c)
+ *   00:06  ATA disks and CD-ROM drives (machine_ata.c)
  *   00:08 ... 00:0f   network cards
  *   00:10 ... 00:1f   disks
  *
@@ -86,6 +86,7 @@ static int make_rng(struct virtio_device **out, const struct virtio_env *env, co
 static int add_disks(struct machine *m, const struct machine_config *c, struct err *e)
 {
 	const unsigned most = m->firmware ? SLOT_LPC - SLOT_DISK : MACHINE_DISKS_MAX;
+	unsigned n = 0; /* those of another bus do not count */
 
 	if (c->disks > most)
 		return err_set(e, EINVAL, "%u disks: %u are the most%s", c->disks, most,
@@ -93,11 +94,13 @@ static int add_disks(struct machine *m, const struct machine_config *c, struct e
 	int r = 0;
 
 	for (unsigned i = 0; i < c->disks && r == 0; i++) {
-		const struct machine_disk_arg arg = {.m = m, .index = i, .config = &c->disk[i]};
+		const struct machine_disk_arg arg = {m, i, n, &c->disk[i]};
 		char thread[8];
 
-		snprintf(thread, sizeof thread, "vd%c", 'a' + (int)i);
-		r = machine_add_virtio(m, SLOT_DISK + i, thread, machine_make_disk, &arg, e);
+		if (c->disk[i].bus != DISK_VIRTIO)
+			continue;
+		snprintf(thread, sizeof thread, "vd%c", 'a' + (int)n);
+		r = machine_add_virtio(m, SLOT_DISK + n++, thread, machine_make_disk, &arg, e);
 	}
 	return r;
 }
@@ -114,7 +117,7 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 	if (r == 0)
 		r = add_disks(m, c, e);
 	if (r == 0)
-		r = machine_make_cds(m, c, e);
+		r = machine_make_ata(m, c, e);
 	return r < 0 ? r : machine_make_nets(m, c, e);
 }
 
@@ -129,7 +132,7 @@ int machine_start_io(struct machine *m, struct err *e)
 
 void machine_pause_virtio(struct machine *m)
 {
-	machine_pause_cds(m);
+	machine_pause_ata(m);
 	for (unsigned i = 0; i < PCI_SLOTS; i++)
 		if (m->virtio[i])
 			virtio_pci_pause(m->virtio[i]);
@@ -140,7 +143,7 @@ void machine_pause_virtio(struct machine *m)
 
 void machine_reset_virtio(struct machine *m)
 {
-	machine_reset_cds(m);
+	machine_reset_ata(m);
 	for (unsigned i = 0; i < PCI_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 
@@ -168,8 +171,8 @@ void machine_free_virtio(struct machine *m)
 			d->type->free(d);
 		m->virtio[i] = NULL;
 	}
+	machine_free_ata(m);
 	machine_close_disks(m);
-	machine_free_cds(m);
 	for (unsigned i = 0; i < m->ios; i++)
 		io_thread_free(m->io[i]);
 	m->ios = 0;

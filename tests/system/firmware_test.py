@@ -122,6 +122,15 @@ class Bios(Firmware):
             self.assertIn(b"SeaBIOS", got)
             self.assertEqual(vm.status(), 0)
 
+    def test_an_ata_disk_starts_and_disks_are_tried_in_their_order(self):
+        grub_disk(self.path("ata.img"), "echo loader-on-ata\nhalt\n")
+        grub_disk(self.path("virtio.img"), "echo loader-on-virtio\nhalt\n")
+        disks = {"ata": self.path("ata.img") + ",bus=ata", "virtio": self.path("virtio.img")}
+        for first, second in ("ata", "virtio"), ("virtio", "ata"):
+            with self.vm("--firmware", "bios", "--disk", disks[first], "--disk", disks[second]) as vm:
+                self.assertIn(b"loader-on-" + first.encode(), vm.p.stdout.read())
+                self.assertEqual(vm.status(), 0)
+
     def test_a_reboot_runs_the_firmware_again(self):
         grub_disk(self.path("grub.img"), "echo loader-is-up\nreboot\n")
         with self.vm("--firmware", "bios", self.path("grub.img")) as vm:
@@ -190,6 +199,13 @@ class Uefi(Firmware):
         with self.vm(self.path("efi.img")) as vm:
             got = read_until(vm.p.stdout.fileno(), b"loader-is-up")
             self.assertIn(b"BdsDxe", got)
+            self.assertEqual(vm.status(), 0)
+
+    def test_an_ata_disk_starts(self):
+        need(GRUB_EFI, "grub-mkimage")
+        efi_disk(self.path("efi.img"), {"EFI/BOOT/BOOTX64.EFI": grub_efi(self.dir.name, "echo loader-is-up\nhalt\n")})
+        with self.vm("--firmware", "uefi", "--disk", self.path("efi.img") + ",bus=ata") as vm:
+            read_until(vm.p.stdout.fileno(), b"loader-is-up")
             self.assertEqual(vm.status(), 0)
 
     def test_variables_outlive_the_machine(self):

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 
-PATIENCE = int(os.environ.get("HOLON_TEST_PATIENCE", "60"))  # seconds; only a hang comes near
+PATIENCE = int(os.environ.get("HOLON_TEST_PATIENCE", "180"))  # seconds; only a hang comes near
 ENGINE = os.environ.get("HOLON_TEST_ENGINE", "jit")
 ENGINE_WORDS = ["--engine", ENGINE] + (["--force"] if ENGINE == "kvm" else [])
 

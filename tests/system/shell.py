@@ -1,6 +1,7 @@
 """A guest that does what it is told: Debian's kernel, busybox, the modules that a test names,
 and a loop that takes commands from the console. One initramfs serves many boots."""
 
+import glob
 import os
 import re
 import shutil
@@ -30,8 +31,8 @@ def script(name, *words):
                           stdout=subprocess.PIPE).stdout.strip()
 
 
-def module_files(names):
-    root = script("fetch-kernel", "--root")
+def module_files(names, root=None):
+    root = root or script("fetch-kernel", "--root")
     found = {}
     for directory, _, files in os.walk(os.path.join(root, "lib", "modules")):
         for f in files:
@@ -54,13 +55,15 @@ def program_files(program):
 class Kit:
     """Kernel and initramfs, and a directory that goes when they go."""
 
-    def __init__(self, modules=DISK_MODULES, files=()):
+    def __init__(self, modules=DISK_MODULES, files=(), root=None):
         self.directory = tempfile.TemporaryDirectory(prefix="holon-test.", dir=os.environ.get("TMPDIR", "/var/tmp"))
         self.kernel = script("fetch-kernel")
+        if root:  # another kernel's unpacked package
+            self.kernel, = glob.glob(os.path.join(root, "boot", "vmlinuz-*"))
         self.initramfs = self.path("initramfs.gz")
         with open(self.path("init"), "w") as f:
             f.write(INIT.replace("MODULES", " ".join(modules)))
-        script("mkinitramfs", "--init", self.path("init"), self.initramfs, *module_files(modules), *files)
+        script("mkinitramfs", "--init", self.path("init"), self.initramfs, *module_files(modules, root), *files)
 
     def path(self, name):
         return os.path.join(self.directory.name, name)

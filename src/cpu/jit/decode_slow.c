@@ -37,8 +37,12 @@ static unsigned fetch(struct xlate *x, uint64_t gva, uint8_t *to, bool first, bo
 	uint32_t error;
 	uint64_t next = (gva | 0xfff) + 1;
 
-	jit_copy(to, page + off, n);
-	if (n == 15 || !want_next)
+	if (n == 15) {
+		memcpy(to, page + off, 15);
+		return n;
+	}
+	memcpy(to, page + off, n);
+	if (!want_next)
 		return n;
 	if (!x_code64(x))
 		next = (uint32_t)next;

@@ -83,17 +83,25 @@ struct host_mem {
 uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
 		     uint8_t *borrowed);
 
+/* Zydis has them by width, in the hardware's order, AH to BH behind BL. */
+_Static_assert(ZYDIS_REGISTER_BH - ZYDIS_REGISTER_AL == 7 &&
+		       ZYDIS_REGISTER_R15B - ZYDIS_REGISTER_SPL == 11 &&
+		       ZYDIS_REGISTER_AX - ZYDIS_REGISTER_AL == 20 &&
+		       ZYDIS_REGISTER_EAX - ZYDIS_REGISTER_AX == 16 &&
+		       ZYDIS_REGISTER_RAX - ZYDIS_REGISTER_EAX == 16 &&
+		       ZYDIS_REGISTER_R15 - ZYDIS_REGISTER_RAX == 15,
+	       "the order of the registers");
+
 static inline unsigned insn_gpr(ZydisRegister r) /* hardware number of a GPR of any width */
 {
-	return (unsigned)(uint8_t)ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+	if (r >= ZYDIS_REGISTER_AX)
+		return (r - ZYDIS_REGISTER_AX) & 15u;
+	return r >= ZYDIS_REGISTER_SPL ? r - ZYDIS_REGISTER_SPL + 4u : (r - ZYDIS_REGISTER_AL) & 3u;
 }
 
 static inline bool insn_is_gpr(ZydisRegister r)
 {
-	ZydisRegisterClass k = ZydisRegisterGetClass(r);
-
-	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64;
+	return r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_R15;
 }
 
 static inline bool insn_is_high_byte(ZydisRegister r)

@@ -80,7 +80,8 @@ void world_go(struct world *w, struct world_member *m)
 	m->stopping = false;
 	atomic_store(&m->state, WORLD_MOVES);
 	atomic_store(&w->stopped, 0);
-	futex_wake(&w->stopped, WORLD_MAX);
+	if (w->members > 1) /* else nobody waits */
+		futex_wake(&w->stopped, WORLD_MAX);
 	futex_give(&w->turn);
 }
 

@@ -18,7 +18,8 @@ enum {
 	X86_RSI,
 	X86_RDI,
 	X86_R8,
-	X86_R15 = 15
+	X86_R14 = 14,
+	X86_R15
 };
 enum x86_sreg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_SREGS };
 

@@ -77,11 +77,12 @@ struct host_mem {
 
 /* Emits i with its registers renamed. m: its memory operand; base R_NONE: it has none. Loads and
  * stores guest registers that live in jit_cpu around it; uses as scratch what of r13 and r14 m does
- * not name; leaves flags to the instruction alone. *at: where the instruction itself starts.
+ * not name; leaves flags to the instruction alone. kept: guest registers of which r13 and r14 are
+ * copies, or 0; before and after. *at: where the instruction itself starts.
  * *borrowed: a host register whose guest value is in tmp[3] while it runs, or R_NONE. Returns
  * which host registers it used as scratch, or borrowed (bit n: register n). */
-uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
-		     uint8_t *borrowed);
+uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t kept[2],
+		     uint8_t **at, uint8_t *borrowed);
 
 /* Zydis has them by width, in the hardware's order, AH to BH behind BL. */
 _Static_assert(ZYDIS_REGISTER_BH - ZYDIS_REGISTER_AL == 7 &&

@@ -38,12 +38,16 @@ void x_get(struct xlate *x, unsigned host, unsigned guest)
 		e_mov(&x->hot, host, jit_host_reg[guest]);
 }
 
-/* A register to read guest from: its own, or scratch after a load. */
+/* A register to read guest from: its own, one that is a copy of it, or scratch after a load. */
 static unsigned readable(struct xlate *x, unsigned guest, unsigned scratch)
 {
 	if (jit_host_reg[guest] != R_NONE)
 		return jit_host_reg[guest];
+	for (unsigned n = 0; n < 2; n++)
+		if (x->kept[n] == guest)
+			return R_13 + n;
 	e_load(&x->hot, scratch, OFF_GPR(guest));
+	x->kept[scratch - R_13] = 0;
 	return scratch;
 }
 
@@ -56,13 +60,15 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
 		uint64_t ea = x_next(x, i) + (uint64_t)disp;
 
+		x_forget_kept(x);
 		e_mov_imm(&x->hot, R_14, width == 64 ? ea : (uint32_t)ea);
 		return;
 	}
 	if (op->mem.base != ZYDIS_REGISTER_NONE)
 		base = readable(x, insn_gpr(op->mem.base), R_14);
 	if (op->mem.index != ZYDIS_REGISTER_NONE)
-		index = readable(x, insn_gpr(op->mem.index), R_13);
+		index = readable(x, insn_gpr(op->mem.index), base == R_13 ? R_14 : R_13);
+	x_forget_kept(x);
 	if (base == R_NONE && index == R_NONE) {
 		e_mov_imm(&x->hot, R_14,
 			  width == 64   ? (uint64_t)disp

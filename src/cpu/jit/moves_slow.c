@@ -206,8 +206,10 @@ void x_copy(struct xlate *x, const struct insn *i)
 	if (needs_host)
 		x_need_host(x);
 	scratch = jit_rewrite(&x->hot, i, i->mem ? x->at : (struct host_mem){R_NONE, R_NONE, 0},
-			      &at, &borrowed);
+			      x->kept, &at, &borrowed);
 	x_direct_used(x, scratch);
+	if (x->direct)
+		x_forget_kept(x);
 	if (can_trap(i) || (x->direct && i->mem))
 		x_site(x, i, at, borrowed);
 	if (i->rule->kind == RULE_MOV && i->mem && i->z.mnemonic == ZYDIS_MNEMONIC_MOV)

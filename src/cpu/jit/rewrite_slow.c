@@ -14,6 +14,7 @@ const uint8_t jit_host_reg[16] = {R_AX, R_CX, R_DX, R_BX, R_15, R_BP,   R_SI,   
 struct stand_in {
 	uint8_t guest, host;
 	bool load, store;
+	bool there; /* host has it already */
 };
 
 struct rewrite {
@@ -24,6 +25,7 @@ struct rewrite {
 	bool high_byte;                /* AH..BH: no REX prefix possible */
 	struct stand_in in[4];
 	unsigned ins;
+	uint8_t *kept; /* guest registers that r13 and r14 are copies of, or 0 */
 	uint16_t used; /* host registers that the instruction names */
 	uint8_t borrow[2];
 	unsigned borrows;
@@ -43,19 +45,36 @@ static uint8_t borrow_reg(struct rewrite *w)
 	return R_AX; /* no instruction names that many */
 }
 
-static uint8_t scratch_reg(struct rewrite *w)
+/* r13 or r14 for guest register g: the one that it is in, so that it need not be loaded; else R14
+ * gets r14, so that it and R13 can both stay. */
+static uint8_t scratch_reg(struct rewrite *w, unsigned g)
 {
-	if (!w->high_byte) {
-		if (!(w->used & BIT(R_13))) {
-			w->used |= (uint16_t)BIT(R_13);
-			return R_13;
-		}
-		if (!(w->used & BIT(R_14))) {
-			w->used |= (uint16_t)BIT(R_14);
-			return R_14;
-		}
+	unsigned first = w->kept[0] == g ? 0 : w->kept[1] == g || g == X86_R14 ? 1 : 0;
+
+	if (w->high_byte)
+		return borrow_reg(w);
+	for (unsigned n = 0; n < 2; n++) {
+		uint8_t host = (uint8_t)(R_13 + (first ^ n));
+
+		if (w->used & BIT(host))
+			continue;
+		w->used |= (uint16_t)BIT(host);
+		return host;
 	}
 	return borrow_reg(w);
+}
+
+static bool is_there(const struct rewrite *w, const struct stand_in *s)
+{
+	return (s->host == R_13 || s->host == R_14) && w->kept[s->host - R_13] == s->guest;
+}
+
+/* R13 to R15 are in memory as well, so that nothing is lost with a copy. */
+static void note_kept(struct rewrite *w)
+{
+	for (const struct stand_in *s = w->in; s < w->in + w->ins; s++)
+		if (s->host == R_13 || s->host == R_14)
+			w->kept[s->host - R_13] = jit_host_reg[s->guest] == R_NONE ? s->guest : 0;
 }
 
 /* The host register that stands for guest register g in this instruction. */
@@ -74,7 +93,8 @@ static uint8_t host_for(struct rewrite *w, unsigned g, const ZydisDecodedOperand
 		if (s->guest == g)
 			break;
 	if (s == w->in + w->ins) {
-		*s = (struct stand_in){.guest = (uint8_t)g, .host = scratch_reg(w)};
+		*s = (struct stand_in){.guest = (uint8_t)g, .host = scratch_reg(w, g)};
+		s->there = is_there(w, s);
 		w->ins++;
 	}
 	s->load |= load;
@@ -360,11 +380,17 @@ static void put_evex(struct rewrite *w)
 	put_modrm_tail(w);
 }
 
-uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t **at,
-		     uint8_t *borrowed)
+uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, uint8_t kept[2],
+		     uint8_t **at, uint8_t *borrowed)
 {
-	struct rewrite w = {
-		.e = e, .i = i, .mem = m, .reg = KEEP, .rm = KEEP, .vvvv = KEEP, .opcode = KEEP};
+	struct rewrite w = {.e = e,
+			    .i = i,
+			    .mem = m,
+			    .kept = kept,
+			    .reg = KEEP,
+			    .rm = KEEP,
+			    .vvvv = KEEP,
+			    .opcode = KEEP};
 	bool move_base;
 	unsigned base = R_NONE;
 	uint16_t scratch = 0;
@@ -387,7 +413,7 @@ uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, ui
 		w.mem = (struct host_mem){(uint8_t)base, R_NONE, 0};
 	}
 	for (unsigned n = 0; n < w.ins; n++) {
-		if (!w.in[n].load)
+		if (!w.in[n].load || w.in[n].there)
 			continue;
 		if (w.in[n].guest == X86_RSP)
 			e_mov(e, w.in[n].host, R_15);
@@ -422,5 +448,6 @@ uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, ui
 		scratch |= (uint16_t)BIT(w.in[n].host);
 	for (unsigned n = 0; n < w.borrows; n++)
 		scratch |= (uint16_t)BIT(w.borrow[n]);
+	note_kept(&w);
 	return scratch;
 }

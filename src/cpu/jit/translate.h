@@ -59,6 +59,8 @@ struct xlate {
 	struct x_sum sum;
 	struct x_stack stack;
 	unsigned uses;
+	/* Not in a direct block: guest registers R13 to R15 of which r13 and r14 are copies, or 0. */
+	uint8_t kept[2];
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
 	bool done;     /* control does not fall out of the last instruction */
@@ -163,6 +165,12 @@ void x_need_host(struct xlate *x); /* uses r13 */
 static inline void x_clobber(struct xlate *x)
 {
 	x->flags &= (uint8_t)~FLAGS_HOST;
+}
+
+/* r13 and r14 are used for something else. */
+static inline void x_forget_kept(struct xlate *x)
+{
+	x->kept[0] = x->kept[1] = 0;
 }
 
 /* --- memory_slow.c. All of these need FLAGS_SLOT and clobber the host's flags. --- */

@@ -40,6 +40,7 @@ void x_need_slot(struct xlate *x)
 	if (!(x->flags & FLAGS_SLOT) && x->live) {
 		x_save_flags(&x->hot);
 		x_forget(x, R_13);
+		x->kept[0] = 0;
 	}
 	x->flags |= FLAGS_SLOT;
 }
@@ -57,6 +58,7 @@ void x_need_host(struct xlate *x)
 	if (x->flags & FLAGS_HOST)
 		return;
 	x_forget(x, R_13);
+	x->kept[0] = 0;
 	e_mov(e, R_13, R_AX);
 	e8(e, 0x65); /* movzx eax, word gs:[flags] */
 	e8(e, 0x0f);
@@ -194,10 +196,30 @@ static void do_pause(struct xlate *x, const struct insn *i)
 	x_stack_unknown(x);
 }
 
+/* May r13 and r14 still be copies of guest registers behind i? What changes them without an operand
+ * in memory says so by itself; x_ea does for the others. */
+static bool may_keep(const struct insn *i)
+{
+	switch (i->rule->kind) {
+	case RULE_COPY:
+	case RULE_LEA:
+	case RULE_NOP:
+	case RULE_JCC: return true;
+	case RULE_JMP: return i->followed;
+	case RULE_MOV: /* not of segment, control and debug registers */
+		return i->mem || (insn_is_gpr(i->op[0].reg.value) &&
+				  (i->op[1].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+				   insn_is_gpr(i->op[1].reg.value)));
+	default: return false;
+	}
+}
+
 static void emit_one(struct xlate *x, const struct insn *i)
 {
 	uint64_t arg;
 
+	if (!may_keep(i))
+		x_forget_kept(x);
 	if ((i->rule->kind == RULE_JMP || i->rule->kind == RULE_CALL) && x_is_past_limit(x, i)) {
 		x_need_slot(x);
 		x_helper(x, i, h_gp, i->z.length);

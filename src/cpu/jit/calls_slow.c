@@ -2,7 +2,11 @@
  * return, so that the host predicts where they lead. The host's stack is a hint and no more: behind
  * each host call stands a check that this is where the guest really returns to (x_return_site), and
  * else the table of jumps is asked. So whatever the guest does with its stack, or the engine with
- * the host's (it forgets it whenever translated code is left), only time is lost. */
+ * the host's (it forgets it whenever translated code is left), only time is lost.
+ *
+ * The kernel's returns also look whether the mode and their page's mapping are still what they were. User
+ * code can change neither. So its calls are set aside while the kernel runs (switch_calls in thunks.c), and
+ * forgotten when that changes a mapping (tlb.c) or goes on with other user code. */
 #include "cpu/jit/translate.h"
 
 bool x_is_paired(const struct xlate *x, const struct insn *i)
@@ -17,7 +21,7 @@ static void watch_depth(struct xlate *x)
 
 	e_op_gs(e, true, 0x3b, R_SP, OFF(host_low)); /* cmp rsp, gs:[host_low] */
 	e_jcc_to(e, CC_B, cold->p);
-	e_load(cold, R_SP, OFF(host_rsp));
+	e_load(cold, R_SP, OFF(calls_top));
 	e_jmp_to(cold, e->p);
 }
 
@@ -46,11 +50,13 @@ static void return_site(struct xlate *x, const struct insn *i)
 		e_rr(e, true, 0x39, R_14, R_13);
 	}
 	e_jcc_to(e, CC_NE, other);
-	e_cmp_gs32(e, OFF(mode), x->mode);
-	e_jcc_to(e, CC_NE, other);
-	/* On another page the target's own guard follows. */
-	if (((next ^ x->b.gva) & ~0xfffull) == 0)
-		e_patch(x_guard(x, x->page), other);
+	if (!(x->mode & MODE_USER)) {
+		e_cmp_gs32(e, OFF(mode), x->mode);
+		e_jcc_to(e, CC_NE, other);
+		/* On another page the target's own guard follows. */
+		if (((next ^ x->b.gva) & ~0xfffull) == 0)
+			e_patch(x_guard(x, x->page), other);
+	}
 	x->flags = FLAGS_SLOT;
 	x_exit_to(x, next);
 	x->done = true;

@@ -147,6 +147,10 @@ struct jit_cpu {
 	uint64_t host_rsp;               /* stack pointer of jit_enter's frame */
 	uint64_t host_low;               /* how far translated code's calls may move it */
 	uint64_t kept_rsp;               /* where it stood when C was called */
+	/* The calls on it (calls_slow.c): where those of the mode under way start; that mode; and, while
+	 * the guest's kernel runs, where its user's end, and their mode. user_rsp 0: forgotten. */
+	uint64_t calls_top, user_rsp;
+	uint32_t calls_mode, user_mode;
 	uint32_t itlb_id[3][JIT_ITLB_SIZE]; /* id of the code page mapped there; 0: none */
 	struct jit_jump jump[3][JIT_JUMP_SIZE];
 	uint8_t bounce[256] __attribute__((aligned(64))); /* an operand that is not plain RAM */

@@ -266,7 +266,7 @@ static bool is_field(const ZydisDecodedOperand *op, int64_t off)
 	       op->mem.disp.value == off;
 }
 
-/* Calls, returns, and what keeps them within bounds: cmp rsp, gs:[host_low]; mov rsp, gs:[host_rsp] */
+/* Calls, returns, and what keeps them within bounds: cmp rsp, gs:[host_low]; mov rsp, gs:[calls_top] */
 static bool may_name_rsp(const struct walk *w)
 {
 	switch (w->z.mnemonic) {
@@ -277,7 +277,7 @@ static bool may_name_rsp(const struct walk *w)
 		       is_field(&w->op[1], offsetof(struct jit_cpu, host_low));
 	case ZYDIS_MNEMONIC_MOV:
 		return is_reg(&w->op[0], ZYDIS_REGISTER_RSP) &&
-		       is_field(&w->op[1], offsetof(struct jit_cpu, host_rsp));
+		       is_field(&w->op[1], offsetof(struct jit_cpu, calls_top));
 	default: return false;
 	}
 }

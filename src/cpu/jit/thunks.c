@@ -85,6 +85,8 @@ static void leave(struct jit_cache *k, struct emit *e, enum jit_leave why)
 }
 
 #define CALLS_BYTES KIB(32) /* of the host's stack that translated code's calls may take */
+#define KERNEL_BYTES                                                                               \
+	KIB(16) /* of that, what user code leaves to the kernel, else its calls are dropped */
 
 static void make_out(struct jit_cache *k, struct emit *e)
 {
@@ -131,6 +133,10 @@ static void make_enter(struct jit_cache *k, struct emit *e)
 	e_mov_imm(e, R_13, (uint64_t)k->return_top);
 	push(e, R_13);
 	e_store(e, OFF(host_rsp), R_SP);
+	e_store(e, OFF(calls_top), R_SP);
+	e_store_imm(e, OFF(user_rsp), 0, R_NONE);
+	e_load32(e, R_13, OFF(mode));
+	e_store32(e, OFF(calls_mode), R_13);
 	e_lea(e, true, R_13, R_SP, R_NONE, 1, -(int32_t)CALLS_BYTES);
 	e_store(e, OFF(host_low), R_13);
 	e_mov(e, R_13, R_DI);
@@ -139,6 +145,61 @@ static void make_enter(struct jit_cache *k, struct emit *e)
 	e8(e, 0x41); /* jmp r13 */
 	e8(e, 0xff);
 	e8(e, 0xe5);
+}
+
+static void test_user(struct emit *e, unsigned reg) /* test reg8, MODE_USER; AX to BX */
+{
+	e8(e, 0xf6);
+	e8(e, (uint8_t)(0xc0 | reg));
+	e8(e, MODE_USER);
+}
+
+/* A helper may have changed the mode. Calls of user code are looked at no more when they return
+ * (calls_slow.c), so the kernel must not see them: its own stand on top, with return_top between. They are
+ * there again when the same user code goes on. Uses rax, rcx. */
+static void switch_calls(struct jit_cache *k, struct emit *e)
+{
+	uint8_t *same[4], *kernel, *forget[4];
+
+	e_load32(e, R_AX, OFF(mode));
+	e_load32(e, R_CX, OFF(calls_mode));
+	e_rr(e, false, 0x39, R_AX, R_CX);
+	same[0] = e_jcc(e, CC_E);
+	e_store32(e, OFF(calls_mode), R_AX);
+	test_user(e, R_CX);
+	kernel = e_jcc(e, CC_E);
+	test_user(e, R_AX);
+	forget[0] = e_jcc(e, CC_NE); /* from user code to user code of another mode */
+	e_store(e, OFF(user_rsp), R_SP);
+	e_store32(e, OFF(user_mode), R_CX);
+	e_lea(e, true, R_CX, R_SP, R_NONE, 1, -(int32_t)KERNEL_BYTES);
+	e_op_gs(e, true, 0x3b, R_CX, OFF(host_low));
+	forget[1] = e_jcc(e, CC_B);
+	e_mov_imm(e, R_CX, (uint64_t)k->return_top);
+	push(e, R_CX);
+	e_store(e, OFF(calls_top), R_SP);
+	same[1] = e_jmp(e);
+
+	e_patch(kernel, e->p);
+	test_user(e, R_AX);
+	same[2] = e_jcc(e, CC_E); /* the kernel's returns look at the mode */
+	e_op_gs(e, false, 0x3b, R_AX, OFF(user_mode));
+	forget[2] = e_jcc(e, CC_NE);
+	e_load(e, R_CX, OFF(user_rsp));
+	e_rr(e, true, 0x85, R_CX, R_CX);
+	forget[3] = e_jcc(e, CC_E);
+	e_mov(e, R_SP, R_CX);
+	e_load(e, R_CX, OFF(host_rsp));
+	e_store(e, OFF(calls_top), R_CX);
+	same[3] = e_jmp(e);
+
+	for (unsigned n = 0; n < ARRAY_SIZE(forget); n++)
+		e_patch(forget[n], e->p);
+	e_load(e, R_SP, OFF(host_rsp));
+	e_store(e, OFF(calls_top), R_SP);
+	e_store_imm(e, OFF(user_rsp), 0, R_NONE);
+	for (unsigned n = 0; n < ARRAY_SIZE(same); n++)
+		e_patch(same[n], e->p);
 }
 
 /* r13 += offset of the jump table of the MMU index under way; uses r14, whose value is in tmp[0] */
@@ -160,7 +221,7 @@ static void make_returns(struct jit_cache *k, struct emit *e)
 	uint8_t *unknown;
 
 	k->return_top = here(k, e);
-	e_load(e, R_SP, OFF(host_rsp));
+	e_load(e, R_SP, OFF(calls_top));
 	k->return_other = here(k, e);
 	e_store(e, OFF(tmp[0]), R_14);
 	e_jump_slot(e);
@@ -228,6 +289,7 @@ static void make_resume(struct jit_cache *k, struct emit *e)
 	e_op_base(e, true, true, 0x8b, R_14, R_13, (int32_t)OFF(jump[0][0].code));
 	bring_fpu_back(e); /* keeps r14 */
 	e_load(e, R_SP, OFF(kept_rsp));
+	switch_calls(k, e);
 	load_guest(e, true);
 	find_stack(e, R_13);
 	e8(e, 0x41); /* jmp r14 */

@@ -36,6 +36,7 @@ void jit_itlb_clear(struct jit_cpu *c, enum jit_mmu m, bool global_too)
 {
 	uint32_t n = c->p->itlb_filled[m];
 
+	c->user_rsp = 0; /* calls that rely on what is cleared */
 	if (global_too || (m == MMU_USER && n > ITLB_LIST)) {
 		jit_zero(c->itlb_id[m], sizeof c->itlb_id[m]);
 	} else if (n > ITLB_LIST) {
@@ -105,6 +106,7 @@ void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 		entry_clear(c, m, (gva >> 12) & (JIT_TLB_SIZE - 1));
 		c->itlb_id[m][(gva >> 12) % JIT_ITLB_SIZE] = 0;
 	}
+	c->user_rsp = 0;
 	jit_window_flushed_page(c, jit_pcid(c), gva);
 }
 

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "net/runtime_dir.h"
+#include "base/runtime_dir.h"
 
 #define NAME_MAX_LEN  32u
 #define RETRY_NS      UINT64_C(5000000)

@@ -1,5 +1,5 @@
 /* runtime_dir: the folder where one user's VMs meet: $XDG_RUNTIME_DIR/holon, or
- * /run/user/UID/holon, or /tmp/holon-UID. It belongs to the user and nobody else may enter
+ * /run/user/UID/holon (for root /run/holon, whether logged in or not), or /tmp/holon-UID. It belongs to the user and nobody else may enter
  * it; one that is not so is not used. */
 #pragma once
 

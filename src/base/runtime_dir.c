@@ -1,9 +1,10 @@
-#include "net/runtime_dir.h"
+#include "base/runtime_dir.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,10 +30,12 @@ static int make(const char *path, struct err *e)
 int runtime_dir(char *path, size_t max, struct err *e)
 {
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
-	char run[64];
+	char run[64], login[64];
 
-	snprintf(run, sizeof run, "/run/user/%u", geteuid());
-	if (xdg && *xdg == '/' && is_ours(xdg, 022))
+	snprintf(login, sizeof login, "/run/user/%u", geteuid());
+	/* Root's services have no login, and that of a login goes away with it. */
+	snprintf(run, sizeof run, "%s", geteuid() ? login : "/run");
+	if (xdg && *xdg == '/' && is_ours(xdg, 022) && (geteuid() || strcmp(xdg, login) != 0))
 		snprintf(path, max, "%s/holon", xdg);
 	else if (is_ours(run, 022))
 		snprintf(path, max, "%s/holon", run);

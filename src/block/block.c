@@ -5,6 +5,7 @@
  * every write that was complete then, so waiters whose writes it covers need none of their own,
  * and a flush with nothing written since the last costs nothing. */
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "block/block_priv.h"
 
@@ -219,9 +220,36 @@ static int perform(struct block *b, struct block_req *r)
 	}
 }
 
+static void add(_Atomic uint64_t *count, uint64_t n)
+{
+	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+static void count(struct block *b, const struct block_req *r)
+{
+	if (r->op == BLOCK_READ) {
+		add(&b->read_count.requests, 1);
+		add(&b->read_count.bytes, r->len);
+	} else if (r->op == BLOCK_WRITE) {
+		add(&b->write_count.requests, 1);
+		add(&b->write_count.bytes, r->len);
+	}
+}
+
+void block_get_counts(const struct block *b, struct block_counts *to)
+{
+	to->reads = atomic_load_explicit(&b->read_count.requests, memory_order_relaxed);
+	to->writes = atomic_load_explicit(&b->write_count.requests, memory_order_relaxed);
+	to->read_bytes = atomic_load_explicit(&b->read_count.bytes, memory_order_relaxed);
+	to->write_bytes = atomic_load_explicit(&b->write_count.bytes, memory_order_relaxed);
+}
+
 static void finish(struct block *b, struct block_req *r, int result)
 {
 	b->in_flight--;
+	if (result >= 0)
+		count(b, r);
 	r->done(r, result);
 	if (b->in_flight)
 		return;

@@ -106,6 +106,11 @@ void block_submit(struct block *b, struct block_req *r);
 unsigned block_in_flight(const struct block *b);
 /* drained(ctx) once nothing is in flight; the caller submits nothing in between. */
 void block_drain(struct block *b, void (*drained)(void *ctx), void *ctx);
+/* What devices had done by block_submit, without error. Any thread. */
+struct block_counts {
+	uint64_t reads, writes, read_bytes, write_bytes;
+};
+void block_get_counts(const struct block *b, struct block_counts *to);
 /* Other limits, from now on. */
 void block_set_limits(struct block *b, const struct block_limits *l);
 

@@ -135,6 +135,9 @@ struct block {
 	void (*drained)(void *ctx);
 	void *drained_ctx;
 	struct throttle throttle;
+	struct {
+		_Atomic uint64_t requests, bytes; /* written by the image's thread alone */
+	} read_count, write_count;
 };
 
 /* Fills iov with what the backing image has there: zeros behind its end or without one. */

@@ -38,6 +38,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->no_reboot = c->no_reboot;
 	m->debug_exit = c->debug_exit;
 	m->force = c->force;
+	m->watcher = c->watcher;
 	m->jit_cache_bytes = c->jit_cache_bytes;
 	m->kernel_source = c->kernel_source;
 	m->virtio_off = c->virtio_off;

@@ -68,8 +68,15 @@ struct machine_firmware {
 	bool debug;     /* what it writes to its debug port is logged */
 };
 
+/* Told on the loop thread what happens to the machine as a whole, but its end. */
+enum machine_news { MACHINE_PAUSED, MACHINE_RESUMED, MACHINE_WAS_RESET };
+struct machine_watcher {
+	void (*news)(struct machine_watcher *w, enum machine_news what);
+};
+
 struct machine_config {
 	const char *name;
+	struct machine_watcher *watcher; /* or NULL */
 	enum engine_choice engine;
 	bool force; /* --engine=kvm although the probe refuses */
 	unsigned cpus;
@@ -155,6 +162,38 @@ enum machine_pause {
 void machine_pause(struct machine *m, enum machine_pause why);
 void machine_resume(struct machine *m, enum machine_pause why);
 unsigned machine_paused(const struct machine *m); /* the reasons; 0: it is not */
+
+/* Starts the guest anew, as its own reset does (with no_reboot: ends the machine). Loop thread, while
+ * machine_run runs. */
+void machine_reset(struct machine *m);
+
+/* What a machine does and has; counts are since it was made. */
+struct machine_disk_stats {
+	char name[8];
+	uint64_t reads, writes, read_bytes, write_bytes;
+};
+struct machine_net_stats {
+	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes; /* as the guest sees it */
+};
+struct machine_stats {
+	uint64_t guest_ns; /* its time: not while it is paused */
+	uint64_t vcpu_ns;  /* processor time of the vCPUs' threads together */
+	unsigned cpus;
+	uint64_t memory_bytes, memory_used_bytes; /* of guest RAM; on the host */
+	bool has_balloon;
+	uint64_t balloon_bytes, balloon_target_bytes, guest_free_bytes, guest_available_bytes;
+	struct machine_disk_stats disk[MACHINE_DISKS_MAX];
+	unsigned disks;
+	struct machine_net_stats net[MACHINE_NETS_MAX];
+	unsigned nets;
+};
+void machine_get_stats(struct machine *m, struct machine_stats *to); /* loop thread */
+
+/* Other settings while it runs; loop thread. -ENOENT: there is no such disk or card; -ENOTSUP: there
+ * is no balloon. */
+WARN_UNUSED int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e);
+WARN_UNUSED int machine_set_disk_limits(struct machine *m, const char *disk,
+					const struct block_limits *l, struct err *e);
 
 /* The guest goes on from a state that another machine goes on from too, or did: it is told, so
  * that the two make different random numbers. Any thread. */

@@ -165,6 +165,56 @@ int machine_make_ata_disk(struct ahci_drive *out, struct loop *l, const struct m
 	return 0;
 }
 
+void machine_disk_counts(struct machine *m, struct machine_stats *to)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX && m->image[i]; i++) {
+		struct machine_disk_stats *d = &to->disk[to->disks++];
+		struct block_counts n;
+
+		block_get_counts(m->image[i]->block, &n);
+		*d = (struct machine_disk_stats){.reads = n.reads,
+						 .writes = n.writes,
+						 .read_bytes = n.read_bytes,
+						 .write_bytes = n.write_bytes};
+		strcpy(d->name, m->image[i]->name);
+	}
+}
+
+struct new_limits {
+	struct loop_call call;
+	struct block *block;
+	struct block_limits limits;
+};
+
+static void set_limits(struct loop_call *call)
+{
+	struct new_limits *n = container_of(call, struct new_limits, call);
+
+	block_set_limits(n->block, &n->limits);
+	free(n);
+}
+
+/* On the disk's I/O thread, which nobody waits for: it may be busy. */
+int machine_set_disk_limits(struct machine *m, const char *disk, const struct block_limits *l,
+			    struct err *e)
+{
+	struct new_limits *n;
+
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX && m->image[i]; i++) {
+		struct machine_image *d = m->image[i];
+
+		if (strcmp(d->name, disk) != 0)
+			continue;
+		n = calloc(1, sizeof *n);
+		if (!n)
+			return err_set(e, ENOMEM, "out of memory");
+		*n = (struct new_limits){{.run = set_limits}, d->block, *l};
+		loop_post(block_ctx_loop(d->ctx), &n->call);
+		return 0;
+	}
+	return err_set(e, ENOENT, "there is no disk '%s'; holon stats names them", disk);
+}
+
 void machine_close_disks(struct machine *m)
 {
 	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++) {

@@ -4,6 +4,12 @@
 #include "machine/machine_gdb.h"
 #include "machine/machine_priv.h"
 
+void machine_tell_watcher(struct machine *m, enum machine_news what)
+{
+	if (m->watcher)
+		m->watcher->news(m->watcher, what);
+}
+
 static void freeze_all(struct machine *m, bool frozen)
 {
 	for (unsigned i = 0; i < m->cpus; i++)
@@ -47,6 +53,7 @@ void machine_pause(struct machine *m, enum machine_pause why)
 	machine_park_cpus(m);
 	loop_clock_pause(m->loop, true);
 	freeze_all(m, true);
+	machine_tell_watcher(m, MACHINE_PAUSED);
 }
 
 void machine_resume(struct machine *m, enum machine_pause why)
@@ -61,6 +68,7 @@ void machine_resume(struct machine *m, enum machine_pause why)
 	/* An event of the machine's is about to be acted on: until then no vCPU runs. */
 	if (!atomic_load(&m->event))
 		run_cpus(m);
+	machine_tell_watcher(m, MACHINE_RESUMED);
 }
 
 unsigned machine_paused(const struct machine *m)

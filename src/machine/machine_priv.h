@@ -12,6 +12,7 @@
  *   machine_flash.c    the flash with a UEFI's variables, and its file
  *   machine_run.c      the life cycle: run, requests, reboot, end
  *   machine_pause.c    all stands still, and goes on
+ *   machine_stats.c    what it does and has, and what can be changed of it
  *   machine_gdb.c      the machine as a debugger has it
  *   gdb_socket.c       where that connects
  *   irq_router.c       interrupt wires between the two
@@ -82,6 +83,7 @@ struct machine {
 	char *name, *kernel, *initrd, *append; /* the last two may be NULL */
 	struct kernel_source *kernel_source;   /* instead of these; or NULL */
 	char *firmware;                        /* instead of all these; or NULL */
+	struct machine_watcher *watcher;       /* or NULL */
 	bool no_reboot, debug_exit, force;
 	uint64_t jit_cache_bytes;
 	unsigned cpus;
@@ -178,7 +180,10 @@ void machine_reset_ata(struct machine *m);
 void machine_free_ata(struct machine *m); /* before the images of its disks are closed */
 unsigned machine_cd_port(unsigned n);
 
+void machine_tell_watcher(struct machine *m, enum machine_news what); /* machine_pause.c */
+
 /* machine_disks.c */
+void machine_disk_counts(struct machine *m, struct machine_stats *to);
 struct machine_disk_arg {
 	struct machine *m;
 	unsigned index; /* of all disks */

@@ -178,12 +178,20 @@ static void reset(struct machine *m)
 	atomic_store(&m->event_ready, false);
 	atomic_store(&m->event, EVENT_NONE);
 	machine_run_cpus(m);
+	machine_tell_watcher(m, MACHINE_WAS_RESET);
 }
 
 void machine_restart(struct machine *m)
 {
 	if (!m->ended)
 		reset(m);
+}
+
+/* What the guest asked for at the same moment goes first: it has all vCPUs held. */
+void machine_reset(struct machine *m)
+{
+	if (!m->ended && take_event(m, EVENT_RESET, 0))
+		publish_event(m);
 }
 
 static void act_on_event(struct machine *m)

@@ -27,6 +27,27 @@ static struct virtio_net *to_net(struct virtio_device *d)
 	return container_of(d, struct virtio_net, vd);
 }
 
+void net_count(struct net_count *c, size_t len)
+{
+	/* There is but one writer. */
+	atomic_store_explicit(&c->frames,
+			      atomic_load_explicit(&c->frames, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+	atomic_store_explicit(&c->bytes,
+			      atomic_load_explicit(&c->bytes, memory_order_relaxed) + len,
+			      memory_order_relaxed);
+}
+
+void virtio_net_get_counts(struct virtio_device *d, struct virtio_net_counts *to)
+{
+	struct virtio_net *c = to_net(d);
+
+	to->rx_frames = atomic_load_explicit(&c->rx_count.frames, memory_order_relaxed);
+	to->rx_bytes = atomic_load_explicit(&c->rx_count.bytes, memory_order_relaxed);
+	to->tx_frames = atomic_load_explicit(&c->tx_count.frames, memory_order_relaxed);
+	to->tx_bytes = atomic_load_explicit(&c->tx_count.bytes, memory_order_relaxed);
+}
+
 /* --- transmit --- */
 
 static unsigned host_caps(const struct virtio_net *c)
@@ -94,6 +115,8 @@ static bool tx_chain(struct virtio_net *c, unsigned pair, const struct virtq_cha
 	sent = send_frame(c, &h, iov, (unsigned)(chain->iov + chain->out - iov),
 			  chain->out_len - HDR_LEN);
 	*iov = first;
+	if (sent)
+		net_count(&c->tx_count, chain->out_len - HDR_LEN);
 	return sent;
 }
 

@@ -22,4 +22,10 @@ WARN_UNUSED int virtio_net_new(struct virtio_device **out, const struct virtio_e
 /* The card's end of the wire, to connect a backend to. It stays the card's. */
 struct net_port *virtio_net_port(struct virtio_device *d);
 
+/* Frames since the card was made, as the guest sees it. Any thread. */
+struct virtio_net_counts {
+	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
+};
+void virtio_net_get_counts(struct virtio_device *d, struct virtio_net_counts *to);
+
 extern const struct virtio_type virtio_net_type;

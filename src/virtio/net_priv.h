@@ -86,6 +86,11 @@ struct virtio_net {
 	struct loop_call again;     /* goes on with queues after others had their turn */
 	bool again_posted, stopping;
 
+	/* Written by the I/O thread, read by any. */
+	struct net_count {
+		_Atomic uint64_t frames, bytes;
+	} rx_count, tx_count;
+
 	struct iovec tx_iov[VIRTQ_IOV_MAX];
 	uint8_t scratch[NET_FRAME_MAX];
 };
@@ -103,6 +108,8 @@ static inline struct virtq *net_txq(struct virtio_net *c, unsigned pair)
 /* net.c */
 void net_update_caps(struct virtio_net *c);
 void net_update_status(struct virtio_net *c);
+
+void net_count(struct net_count *c, size_t len);
 
 /* net_rx.c: the port's side */
 bool net_rx_take(struct net_port *p, const struct net_hdr *h, const struct iovec *iov, unsigned n);

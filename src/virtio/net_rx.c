@@ -194,6 +194,7 @@ bool net_rx_take(struct net_port *p, const struct net_hdr *h, const struct iovec
 	uint8_t head[HEAD_LEN];
 	struct source s = {iov, n, 0};
 	size_t len = source_read(&s, head, sizeof head);
+	enum outcome o;
 	unsigned pair;
 
 	if (!c->vd.started || c->stopping || len < ETH_HEADER || net_hdr_needs(h) & ~p->caps ||
@@ -203,13 +204,15 @@ bool net_rx_take(struct net_port *p, const struct net_hdr *h, const struct iovec
 	if (!virtq_running(net_rxq(c, pair)))
 		return true;
 	/* Each turn holds at least one more chain, so it ends. */
-	while (rx_frame(c, pair, h, iov, n) == NO_ROOM) {
+	while ((o = rx_frame(c, pair, h, iov, n)) == NO_ROOM) {
 		publish(c, pair);
 		if (!virtq_kicks_on(net_rxq(c, pair))) {
 			c->rx[pair].waits = true;
 			return false;
 		}
 	}
+	if (o == TAKEN)
+		net_count(&c->rx_count, frame_len(iov, n));
 	return true;
 }
 

@@ -65,13 +65,19 @@ int io_thread_start(struct io_thread *t, struct err *e)
 	return 0;
 }
 
-void io_thread_stop(struct io_thread *t)
+void io_thread_join(struct io_thread *t)
 {
 	if (!t->started)
 		return;
-	loop_stop(t->loop);
 	pthread_join(t->thread, NULL);
 	t->started = false;
+}
+
+void io_thread_stop(struct io_thread *t)
+{
+	if (t->started)
+		loop_stop(t->loop);
+	io_thread_join(t);
 }
 
 void io_thread_free(struct io_thread *t)

@@ -19,6 +19,7 @@ WARN_UNUSED int io_thread_start(struct io_thread *t, struct err *e);
 /* Ends the thread if there is one: what it is doing now is its last work. The loop is then the
  * caller's again, to remove descriptors from. */
 void io_thread_stop(struct io_thread *t);
+void io_thread_join(struct io_thread *t); /* the same when somebody calls loop_stop, not before */
 void io_thread_free(struct io_thread *t); /* stops it; accepts NULL */
 
 struct loop *io_thread_loop(struct io_thread *t);

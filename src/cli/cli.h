@@ -5,6 +5,7 @@
  * finds the command by its words, parses its options into its struct and calls it. */
 #pragma once
 
+#include "api/method.h"
 #include "cli/options.h"
 
 enum exit_status {
@@ -15,6 +16,7 @@ enum exit_status {
 };
 
 #define WORDS_FILES "file" /* see struct command */
+#define WORDS_VMS   "vm"
 #define WORDS_MANY  4096
 
 /* A command, or a group of commands, which has only name, summary, text and group. */
@@ -24,11 +26,14 @@ struct command {
 	const char *summary; /* one line */
 	const char *text;    /* further lines of help; may be NULL */
 	const struct command *const *group; /* NULL-ended; NULL: a command */
+	/* A VM's method: summary, text, options and defaults are its own. NULL: they stand here. */
+	const struct api_method *method;
 	const struct option *option;
 	const void *defaults; /* a struct of the command's own, opts_size bytes */
 	size_t opts_size;
 	int min_words, max_words;
-	const char *complete; /* words: WORDS_FILES, or a list "a|b|c"; NULL: nothing known */
+	const char *
+		complete; /* words: WORDS_FILES, WORDS_VMS, or a list "a|b|c"; NULL: nothing known */
 	/* What the table cannot say: which options and words need or exclude each other. NULL:
 	 * nothing of that kind. */
 	int (*check)(const void *opts, int words, char **word, struct err *e);
@@ -40,6 +45,9 @@ extern const struct command root_command;
  * ended: a command; a group when the words ended or an option came; or NULL, having said on
  * stderr that there is no such command, and which one may have been meant. */
 const struct command *find_command(int n, char **word, int *used);
+const char *command_summary(const struct command *c);
+const char *command_details(const struct command *c); /* or NULL */
+const struct option *command_options(const struct command *c);
 const char *command_word(const struct command *c); /* the last one of its name */
 
 /* Options that every command takes. */
@@ -59,6 +67,9 @@ struct run_opts {
 	int cpu;    /* enum cpuid_model */
 	unsigned cpus;
 	uint64_t memory, jit_cache;
+	bool detach;
+	int restart;           /* enum restart_policy (cli/detach.h) */
+	unsigned stop_timeout; /* seconds */
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
 	struct option_list disks, net, publish;

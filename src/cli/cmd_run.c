@@ -11,23 +11,31 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/ioctl.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "cli/console_in.h"
 #include "cli/console_out.h"
+#include "cli/detach.h"
 #include "cli/disk_option.h"
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
 #include "cli/net_option.h"
 #include "cli/tty_mode.h"
+#include "control/control.h"
 #include "machine/machine.h"
 
 static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGUSR1, SIGWINCH};
 
+#define STOP_TICK_NS 250000000
+
 struct session {
 	const char *name;
+	struct detached *detached;
+	struct control *control;
+	struct control_host host;
 	struct machine *machine;
 	struct console_out out;
 	struct console_in in;
@@ -36,6 +44,13 @@ struct session {
 	sigset_t old_mask;
 	unsigned asked_to_end; /* how many of SIGTERM and SIGINT came */
 	int status_if_stopped;
+	bool asked_to_stop, stop_timeout_ran_out;
+
+	/* While it is asked to stop: */
+	struct loop_fd stop_tick; /* a timerfd; -1: it is not */
+	unsigned stop_ticks;      /* that are left */
+	bool button_heard;        /* the guest listened when it was pressed */
+	unsigned stop_timeout;    /* seconds, of a signal */
 };
 
 static void stop(struct session *s, int status)
@@ -45,20 +60,105 @@ static void stop(struct session *s, int status)
 	machine_stop(s->machine);
 }
 
+/* --- asked to stop --- */
+
+static void press_button(struct session *s)
+{
+	machine_resume(s->machine, MACHINE_PAUSE_ASKED);
+	s->button_heard = machine_power_button_armed(s->machine);
+	machine_power_button(s->machine);
+}
+
+/* A guest that is still booting hears the button when it begins to listen. */
+static void stop_ticks(struct loop_fd *f, uint32_t events)
+{
+	struct session *s = container_of(f, struct session, stop_tick);
+	uint64_t count;
+
+	if (read(f->fd, &count, sizeof count) < 0)
+		return;
+	if (!s->button_heard && machine_power_button_armed(s->machine))
+		press_button(s);
+	if (s->stop_ticks && --s->stop_ticks == 0) {
+		log_warn("%s: the guest did not power off in time; ended", s->name);
+		s->stop_timeout_ran_out = true;
+		stop(s, s->status_if_stopped);
+	}
+}
+
+/* status: what to exit with when the guest has to be ended. */
+static void begin_stop(struct session *s, unsigned timeout_s, int status)
+{
+	const struct itimerspec ticks = {{0, STOP_TICK_NS}, {0, STOP_TICK_NS}};
+
+	s->status_if_stopped = status;
+	s->asked_to_stop = true;
+	s->stop_ticks = timeout_s * 4;
+	press_button(s);
+	if (!timeout_s) {
+		stop(s, status);
+		return;
+	}
+	if (s->stop_tick.fd >= 0)
+		return;
+	s->stop_tick.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (s->stop_tick.fd < 0 || timerfd_settime(s->stop_tick.fd, 0, &ticks, NULL) < 0 ||
+	    loop_add(machine_loop(s->machine), &s->stop_tick, EPOLLIN, NULL) < 0)
+		stop(s, status); /* rather than never */
+}
+
+static void end_stop(struct session *s)
+{
+	if (s->stop_tick.fd < 0)
+		return;
+	loop_del(machine_loop(s->machine), &s->stop_tick);
+	close(s->stop_tick.fd);
+	s->stop_tick.fd = -1;
+}
+
+static void host_stop(struct control_host *h, unsigned timeout_s)
+{
+	begin_stop(container_of(h, struct session, host), timeout_s, EXIT_SIGNALLED + SIGTERM);
+}
+
+static void host_kill(struct control_host *h)
+{
+	stop(container_of(h, struct session, host), EXIT_SIGNALLED + SIGKILL);
+}
+
+static bool host_input(struct control_host *h, const uint8_t *bytes, uint32_t len)
+{
+	return console_in_feed(&container_of(h, struct session, host)->in, bytes, len);
+}
+
+static void asked(struct session *s, const char *why)
+{
+	if (s->control)
+		control_stopping(s->control, why);
+}
+
 /* --- signals --- */
 
 static void asked_to_end(struct session *s, int sig)
 {
 	if (s->asked_to_end++) {
 		log_info("%s: ended by a second signal", s->name);
+		asked(s, "killed");
 		stop(s, EXIT_SIGNALLED + sig);
 		return;
 	}
-	machine_power_button(s->machine);
+	asked(s, "stopped");
 	if (!machine_power_button_armed(s->machine))
 		log_warn("%s: the guest does not listen to its power button; "
-			 "a second signal ends it",
-			 s->name);
+			 "a second signal ends it, or %u seconds without an answer",
+			 s->name, s->stop_timeout);
+	begin_stop(s, s->stop_timeout, EXIT_SIGNALLED + sig);
+}
+
+static void hung_up(struct session *s, int sig)
+{
+	asked(s, "killed");
+	stop(s, EXIT_SIGNALLED + sig);
 }
 
 static void suspend(struct session *s)
@@ -94,7 +194,7 @@ static void act_on_signal(struct session *s, int sig)
 	switch (sig) {
 	case SIGTERM:
 	case SIGINT: asked_to_end(s, sig); break;
-	case SIGHUP: stop(s, EXIT_SIGNALLED + sig); break;
+	case SIGHUP: hung_up(s, sig); break;
 	case SIGTSTP: suspend(s); break;
 	case SIGCONT: continued(s); break;
 	case SIGUSR1: tell(s); break;
@@ -151,8 +251,12 @@ static void key_pressed(void *ctx, enum console_key key)
 {
 	struct session *s = ctx;
 
-	if (key == KEY_QUIT)
+	if (key == KEY_QUIT) {
+		asked(s, "killed");
 		stop(s, EXIT_DONE);
+	} else if (key == KEY_DETACH)
+		fputs("\nThis VM ends with its terminal; 'holon run -d' starts one that does not.\n",
+		      stderr);
 	else if (key == KEY_HELP)
 		fputs("\nCtrl-A x       end the VM at once\n"
 		      "Ctrl-A h       this list\n"
@@ -189,19 +293,40 @@ static int report(const struct session *s, const struct machine_result *r)
 	return EXIT_TROUBLE;
 }
 
-static int run_attached(struct session *s, struct machine_result *result, struct err *e)
+/* Others can find it from now on, and whoever started it in the background is told. */
+static int be_found(struct session *s, const struct machine_config *c, struct err *e)
+{
+	char log[VM_PATH_MAX + 32];
+	int r = control_attach(s->control, s->machine, c, &s->host, e);
+
+	if (r < 0)
+		return r;
+	control_running(s->control);
+	vm_dir_file(control_dir(s->control), "holon.log", log);
+	return s->detached ? detach_ready(s->detached, s->name, log, e) : 0;
+}
+
+static int run_attached(struct session *s, const struct machine_config *c,
+			struct machine_result *result, struct err *e)
 {
 	struct loop *loop = machine_loop(s->machine);
 	int r = loop_add(loop, &s->signals, EPOLLIN, e);
 
 	if (r < 0 || (r = console_out_attach(&s->out, loop, e)) < 0)
 		return r;
-	tty_mode_raw(&s->tty, STDIN_FILENO);
-	terminal_resized(s);
-	console_in_start(&s->in, STDIN_FILENO, s->machine, key_pressed, s);
+	if (s->control && (r = be_found(s, c, e)) < 0)
+		return r;
+	if (!s->detached) {
+		tty_mode_raw(&s->tty, STDIN_FILENO);
+		terminal_resized(s);
+	}
+	console_in_start(&s->in, s->detached ? -1 : STDIN_FILENO, s->machine, key_pressed, s);
 
 	r = machine_run(s->machine, result, e);
 
+	if (s->control)
+		control_detach(s->control);
+	end_stop(s);
 	console_in_stop(&s->in);
 	console_out_detach(&s->out);
 	loop_del(loop, &s->signals);
@@ -219,7 +344,9 @@ static int run_machine(struct session *s, const struct machine_config *c,
 	if (r < 0)
 		return r;
 	log_info("engine %s: %s", machine_engine(s->machine), machine_engine_reason(s->machine));
-	r = run_attached(s, result, e);
+	r = run_attached(s, c, result, e);
+	if (s->control)
+		control_detach(s->control);
 	machine_engine_stats(s->machine, stats, sizeof stats);
 	if (*stats)
 		log_debug("engine %s: %s", machine_engine(s->machine), stats);
@@ -251,10 +378,79 @@ static const char *name_of(const struct run_opts *o)
 	return slash && slash[1] ? slash + 1 : o->kernel;
 }
 
-/* system: what is on the disk that was named; NULL: there is but a kernel. */
-static int run(const struct run_opts *o, struct run_system *system)
+/* --- for others to find it --- */
+
+static int register_vm(struct session *s, const struct run_opts *o, const char *name,
+		       struct machine_config *c, struct err *e)
 {
-	struct session s = {.name = system ? system->name : name_of(o), .signals.fd = -1};
+	static const char *const policies[] = {"no", "on-failure", "always"};
+	char made[VM_NAME_MAX + 1];
+	struct control_opts opts = {
+		.name = name ? name : o->name,
+		.exact = name || o->name,
+		.background = s->detached,
+		.restart = policies[o->restart],
+	};
+	int r;
+
+	if (!opts.exact) {
+		vm_make_name(made, s->name);
+		opts.name = made;
+	}
+	r = control_new(&s->control, &opts, e);
+	/* A name that a VM has already is a mistake. What else is wrong with the directory does
+	 * not keep a VM from running on a terminal. */
+	if (r < 0 && !s->detached && r != -EBUSY && r != -EINVAL) {
+		log_warn("%s: it cannot be listed or reached by others: %s", s->name, e->text);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	if (!opts.exact || name)
+		s->name = c->name = control_dir(s->control)->name;
+	c->serial_out = control_sink(s->control, s->detached ? NULL : c->serial_out);
+	c->watcher = control_watcher(s->control);
+	return 0;
+}
+
+static void note_end(struct session *s, const struct err *failure, const struct machine_result *r,
+		     int status)
+{
+	static const struct {
+		enum control_end how;
+		const char *text;
+	} ends[] = {
+		[END_POWER_OFF] = {CONTROL_POWER_OFF, "the guest powered off"},
+		[END_RESET] = {CONTROL_RESET, "the guest reset the machine, with --no-reboot"},
+		[END_TRIPLE_FAULT] = {CONTROL_TRIPLE_FAULT, "the guest ran into a triple fault"},
+		[END_DEBUG_EXIT] = {CONTROL_DEBUG_EXIT, "the guest used its debug exit"},
+		[END_STOPPED] = {CONTROL_KILLED, "it was ended"},
+		[END_ERROR] = {CONTROL_FAILED, "it failed"},
+	};
+
+	if (!s->control)
+		return;
+	if (failure)
+		control_ended(s->control, CONTROL_FAILED, status, failure->text);
+	else if (r->end == END_STOPPED && s->stop_timeout_ran_out)
+		control_ended(s->control, CONTROL_STOPPED, status,
+			      "it was asked to stop and did not, and was ended");
+	else if (r->end == END_POWER_OFF && s->asked_to_stop)
+		control_ended(s->control, CONTROL_STOPPED, status, "it was asked to stop, and did");
+	else
+		control_ended(s->control, ends[r->end].how, status, ends[r->end].text);
+}
+
+/* system: what is on the disk that was named; NULL: there is but a kernel. */
+static int run(const struct run_opts *o, struct run_system *system, const char *name,
+	       struct detached *detached)
+{
+	struct session s = {.name = system ? system->name : name_of(o),
+			    .detached = detached,
+			    .host = {host_stop, host_kill, host_input},
+			    .stop_timeout = o->stop_timeout,
+			    .stop_tick = {-1, stop_ticks},
+			    .signals.fd = -1};
 	struct machine_config c = {
 		.name = s.name,
 		.engine = (enum engine_choice)o->engine,
@@ -273,6 +469,7 @@ static int run(const struct run_opts *o, struct run_system *system)
 		.no_reboot = o->no_reboot,
 		.serial_out = &s.out.sink,
 	};
+	int status;
 	struct machine_result result = {.end = END_ERROR};
 	struct disk_options disks = {0};
 	struct run_devices devices = {0};
@@ -296,11 +493,15 @@ static int run(const struct run_opts *o, struct run_system *system)
 	c.net = net.net;
 	c.nets = net.n;
 	if (r == 0)
-		r = console_out_init(&s.out, STDOUT_FILENO, &err);
+		r = register_vm(&s, o, name, &c, &err);
+	if (r == 0)
+		r = console_out_init(&s.out, detached ? -1 : STDOUT_FILENO, &err);
 	if (r == 0) {
 		r = run_session(&s, &c, &result, &err);
 		console_out_done(&s.out);
 	}
+	status = r < 0 ? EXIT_TROUBLE : report(&s, &result);
+	note_end(&s, r < 0 ? &err : NULL, &result, status);
 	disk_options_done(&disks);
 	run_devices_done(&devices);
 	net_options_done(&net);
@@ -309,25 +510,48 @@ static int run(const struct run_opts *o, struct run_system *system)
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)
 			fputs("With --force it is tried all the same.\n", stderr);
-		return EXIT_TROUBLE;
 	}
-	return report(&s, &result);
+	control_free(s.control);
+	return status;
 }
 
-int cmd_run(const void *opts, int words, char **word)
+/* name: the one to take, and no other; or NULL. */
+static int run_named(const struct run_opts *o, int words, char **word, const char *name,
+		     struct detached *d)
 {
-	const struct run_opts *o = opts;
 	struct run_system system;
 	struct err err = {0};
 	int status;
 
 	if (!words)
-		return run(o, NULL);
+		return run(o, NULL, name, d);
 	if (run_system_init(&system, o, word[0], &err) < 0) {
 		log_error("%s: %s", word[0], err.text);
 		return EXIT_TROUBLE;
 	}
-	status = run(o, &system);
+	status = run(o, &system, name, d);
 	run_system_done(&system);
 	return status;
+}
+
+struct words {
+	const struct run_opts *opts;
+	int words;
+	char **word;
+};
+
+static int run_detached(void *ctx, const char *name, struct detached *d)
+{
+	const struct words *w = ctx;
+
+	return run_named(w->opts, w->words, w->word, name, d);
+}
+
+int cmd_run(const void *opts, int words, char **word)
+{
+	const struct run_opts *o = opts;
+	struct words w = {o, words, word};
+
+	return o->detach ? detach_run((enum restart_policy)o->restart, run_detached, &w)
+			 : run_named(o, words, word, NULL, NULL);
 }

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/vm.h"
+
 #define COMMANDS_MAX 32u
 
 /* The order of enum log_level (base/log.h). */
@@ -52,9 +54,29 @@ static const struct command help_command = {
 	.run = cmd_help,
 };
 
-static const struct command *const commands[] = {
-	&run_command,  &disk_command, &image_command, &doctor_command, &version_command,
-	&help_command, NULL};
+static const struct command *const commands[] = {&run_command,
+						 &ls_command,
+						 &inspect_command,
+						 &console_command,
+						 &logs_command,
+						 &stop_command,
+						 &kill_command,
+						 &pause_command,
+						 &resume_command,
+						 &reset_command,
+						 &wait_command,
+						 &rm_command,
+						 &rename_command,
+						 &set_command,
+						 &events_command,
+						 &stats_command,
+						 &top_command,
+						 &disk_command,
+						 &image_command,
+						 &doctor_command,
+						 &version_command,
+						 &help_command,
+						 NULL};
 
 const struct command root_command = {
 	.name = "",
@@ -63,6 +85,23 @@ const struct command root_command = {
 		"where it does not",
 	.group = commands,
 };
+
+const char *command_summary(const struct command *c)
+{
+	return c->method && !c->summary ? c->method->summary : c->summary;
+}
+
+const char *command_details(const struct command *c)
+{
+	return c->method && !c->text ? c->method->text : c->text;
+}
+
+const struct option *command_options(const struct command *c)
+{
+	if (c->option)
+		return c->option;
+	return c->method && c->method->args ? c->method->args : no_options;
+}
 
 const char *command_word(const struct command *c)
 {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "cli/detach.h"
 #include "cli/disk_option.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
@@ -101,6 +102,17 @@ static const struct option run_options[] = {
 	{"name", OPT_TEXT, offsetof(struct run_opts, name), "NAME",
 	 "The VM's name. An image's VM keeps its disk under it. Default: that of the image, the disk "
 	 "or the kernel."},
+	{"detach", OPT_FLAG, offsetof(struct run_opts, detach), NULL,
+	 "Run in the background: return when the VM runs, and print its name. 'holon console' goes to "
+	 "its console.",
+	 .letter = 'd'},
+	{"restart", OPT_CHOICE, offsetof(struct run_opts, restart), RESTART_POLICIES,
+	 "With -d: start the VM again when it ends by a failure (on-failure), or whenever it ends "
+	 "without being asked to (always). Default: no."},
+	{"stop-timeout", OPT_NUMBER, offsetof(struct run_opts, stop_timeout), "SECONDS",
+	 "How long the guest may take to power off when a signal presses its power button; after that "
+	 "the VM is ended. Default: 30.",
+	 .max = 86400},
 	{"user", OPT_TEXT, offsetof(struct run_opts, user), "NAME",
 	 "With an image or a disk: who may log in, by cloud-init. Default: your own name, for root "
 	 "\"debian\"."},
@@ -122,6 +134,7 @@ static const struct option run_options[] = {
 static const struct run_opts run_defaults = {
 	.engine = ENGINE_AUTO,
 	.cpus = 1,
+	.stop_timeout = 30,
 };
 
 static int check(const void *opts, int words, char **word, struct err *e)
@@ -137,6 +150,8 @@ static int check(const void *opts, int words, char **word, struct err *e)
 			"missing");
 	if (o->gdb_wait && !o->gdb)
 		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
+	if (o->restart && !o->detach)
+		return err_set(e, EINVAL, "--restart goes with -d");
 	r = run_firmware_check(o, e);
 	return r < 0 ? r : run_system_check(o, words, e);
 }
@@ -144,7 +159,7 @@ static int check(const void *opts, int words, char **word, struct err *e)
 const struct command run_command = {
 	.name = "run",
 	.words = "[IMAGE|DISK]",
-	.summary = "Run a virtual machine on this terminal",
+	.summary = "Run a virtual machine, on this terminal or in the background",
 	.text = "IMAGE is one of 'holon image ls', or debian, which is built on first use; the VM\n"
 		"gets a thin disk over it, which stays. DISK is a file with a system on it. The\n"
 		"kernel comes out of the disk, at each start anew; with --kernel the disk is only\n"
@@ -154,12 +169,13 @@ const struct command run_command = {
 		"  Ctrl-A x       end the VM at once\n"
 		"  Ctrl-A h       list the keys\n"
 		"  Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n"
-		"SIGTERM and SIGINT press the guest's power button; a second one ends the VM.\n"
+		"SIGTERM and SIGINT press the guest's power button; a second one, or no power-off\n"
+		"for --stop-timeout seconds, ends the VM.\n"
 		"SIGUSR1 shows on standard error what the VM and its guest do with memory.\n"
 		"\n"
 		"Exit status: 0 after the guest powers off or Ctrl-A x; 3 after it resets with\n"
 		"--no-reboot or ends in a triple fault; 1 for a usage or set-up error; 128 + N\n"
-		"after a second signal N.\n",
+		"after a second signal N, or one that the guest did not follow.\n",
 	.option = run_options,
 	.defaults = &run_defaults,
 	.opts_size = sizeof(struct run_opts),

@@ -102,10 +102,22 @@ void console_in_start(struct console_in *in, int fd, struct machine *m,
 		.ctx = ctx,
 	};
 	/* What epoll refuses, files and some devices, always has input or its end. */
-	in->polled = in->watched = loop_add(machine_loop(m), &in->watch, EPOLLIN, NULL) == 0;
+	in->ended = fd < 0;
+	in->polled = in->watched =
+		fd >= 0 && loop_add(machine_loop(m), &in->watch, EPOLLIN, NULL) == 0;
 	machine_on_serial_room(m, guest_has_room, in);
 	if (!in->polled)
 		pump(in);
+}
+
+bool console_in_feed(struct console_in *in, const uint8_t *bytes, uint32_t len)
+{
+	if (len > sizeof in->buf - in->len)
+		return false;
+	memcpy(in->buf + in->len, bytes, len);
+	in->len += len;
+	pump(in);
+	return true;
 }
 
 void console_in_continue(struct console_in *in)

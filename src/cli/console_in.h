@@ -24,8 +24,10 @@ struct console_in {
 	uint8_t buf[4096];
 };
 
-/* fd stays the caller's. */
+/* fd stays the caller's; -1: there is none, and what comes is fed. */
 void console_in_start(struct console_in *in, int fd, struct machine *m,
 		      void (*key)(void *ctx, enum console_key key), void *ctx);
+/* Input from elsewhere: all of it, or false when there is no room. */
+bool console_in_feed(struct console_in *in, const uint8_t *bytes, uint32_t len);
 void console_in_continue(struct console_in *in); /* the terminal may be ours again */
 void console_in_stop(struct console_in *in);     /* before the machine goes */

@@ -19,6 +19,8 @@ uint32_t console_keys_filter(struct console_keys *k, uint8_t *bytes, uint32_t le
 			*key = KEY_QUIT;
 		else if (k->escaped && b == 'h')
 			*key = *key == KEY_QUIT ? KEY_QUIT : KEY_HELP;
+		else if (k->escaped && b == 'd')
+			*key = *key == KEY_QUIT ? KEY_QUIT : KEY_DETACH;
 		else
 			bytes[kept++] = b;
 		k->escaped = false;

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum console_key { KEY_NONE, KEY_QUIT, KEY_HELP };
+enum console_key { KEY_NONE, KEY_QUIT, KEY_HELP, KEY_DETACH };
 
 struct console_keys {
 	bool escaped; /* the last byte was Ctrl-A */

@@ -13,12 +13,12 @@ static void group_text(const struct command *group, FILE *to)
 	const char *gap = *group->name ? " " : "";
 
 	fprintf(to, "Usage: holon %s%sCOMMAND [OPTION...]\n\n%s.\n", group->name, gap,
-		group->summary);
+		command_summary(group));
 	if (group->text)
 		fprintf(to, "\n%s", group->text);
 	fprintf(to, "\nCommands:\n");
 	for (const struct command *const *c = group->group; *c; c++)
-		fprintf(to, "  %-10s %s\n", command_word(*c), (*c)->summary);
+		fprintf(to, "  %-10s %s\n", command_word(*c), command_summary(*c));
 	fprintf(to, "\n'holon help %s%sCOMMAND' explains one of them.\n", group->name, gap);
 }
 
@@ -82,15 +82,15 @@ static void option_lines(const struct option *o, FILE *to)
 static void command_text(const struct command *c, FILE *to)
 {
 	fprintf(to, "Usage: holon %s", c->name);
-	for (const struct option *o = c->option; o->name; o++)
+	for (const struct option *o = command_options(c); o->name; o++)
 		if (o->required)
 			fprintf(to, " --%s %s", o->name, o->value);
 	fprintf(to, " [OPTION...]%s%s\n%s.\n", c->words ? " " : "", c->words ? c->words : "",
-		c->summary);
-	if (c->text)
-		fprintf(to, "\n%s", c->text);
+		command_summary(c));
+	if (command_details(c))
+		fprintf(to, "\n%s", command_details(c));
 	fprintf(to, "\nOptions:\n");
-	option_lines(c->option, to);
+	option_lines(command_options(c), to);
 	option_lines(common_options, to);
 }
 
@@ -163,17 +163,17 @@ static void man_options(const struct option *o, FILE *to)
 static void man_command(const struct command *c, FILE *to)
 {
 	fprintf(to, ".Ss holon %s%s%s\n%s.\n", c->name, c->words ? " " : "",
-		c->words ? c->words : "", c->summary);
-	if (c->text) {
+		c->words ? c->words : "", command_summary(c));
+	if (command_details(c)) {
 		fprintf(to, ".Bd -literal -offset indent\n");
-		man_text(c->text, to);
+		man_text(command_details(c), to);
 		fprintf(to, ".Ed\n");
 	}
 	if (c->group)
 		for (const struct command *const *sub = c->group; *sub; sub++)
 			man_command(*sub, to);
-	else if (c->option->name)
-		man_options(c->option, to);
+	else if (command_options(c)->name)
+		man_options(command_options(c), to);
 }
 
 void help_man(FILE *to)
@@ -208,7 +208,7 @@ static void bash_options(const struct command *c, FILE *to)
 	if (c->group)
 		return;
 	fprintf(to, "\t'%s') REPLY='", c->name);
-	bash_words(c->option, to);
+	bash_words(command_options(c), to);
 	bash_words(common_options, to);
 	fputs("' ;;\n", to);
 }
@@ -237,7 +237,7 @@ static void bash_command_values(const struct command *c, FILE *to)
 
 	snprintf(name, sizeof name, "'%s'", c->name);
 	if (!c->group)
-		bash_values(name, c->option, to);
+		bash_values(name, command_options(c), to);
 }
 
 static void bash_complete(const struct command *c, FILE *to)
@@ -279,7 +279,7 @@ void help_bash(FILE *to)
 		bash_command_values, to);
 	bash_values("*", common_options, to);
 	bash_esac(to);
-	bash_case("# $1: a command. REPLY, of its words: file, a list a|b|c, or empty.\n"
+	bash_case("# $1: a command. REPLY, of its words: file, vm, a list a|b|c, or empty.\n"
 		  "_holon_word()",
 		  bash_complete, to);
 	bash_esac(to);

@@ -55,8 +55,10 @@ static int check_all(const struct command *c, const void *opts, const struct opt
 static int run_command_line(const struct command *c, int argc, char **argv)
 {
 	struct common_opts common = {.log_level = LOG_BY_DEFAULT};
-	AUTO_FREE void *opts = calloc(1, c->opts_size + 1);
-	const struct option_table table[] = {{c->option, opts}, {common_options, &common}};
+	bool by_method = c->method && !c->option;
+	size_t size = by_method ? c->method->args_size : c->opts_size;
+	AUTO_FREE void *opts = calloc(1, size + 1);
+	const struct option_table table[] = {{command_options(c), opts}, {common_options, &common}};
 	struct err err = {0};
 	int words;
 
@@ -64,7 +66,8 @@ static int run_command_line(const struct command *c, int argc, char **argv)
 		fprintf(stderr, "holon: out of memory\n");
 		return EXIT_TROUBLE;
 	}
-	memcpy(opts, c->defaults, c->opts_size);
+	if (size)
+		memcpy(opts, by_method ? c->method->defaults : c->defaults, size);
 	if (options_parse(table, 2, argc, argv, &words, &err) < 0)
 		return usage_error(c, &err);
 	if (common.help) {

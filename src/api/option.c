@@ -1,5 +1,5 @@
-/* The values of options (options.h): text to what the command's struct holds. */
-#include "cli/options.h"
+/* The values of options: text to what the struct holds. */
+#include "api/option.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -52,15 +52,18 @@ int size_parse(const char *text, uint64_t *bytes, struct err *e)
 	return 0;
 }
 
-static int count_parse(const char *text, unsigned *count, struct err *e)
+static int count_parse(const struct option *o, const char *text, unsigned *count, struct err *e)
 {
+	unsigned min = o->kind == OPT_COUNT, max = o->max ? o->max : INT32_MAX;
 	char *end;
 	unsigned long n;
 
 	errno = 0;
 	n = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno || n < 1 || n > INT32_MAX)
-		return err_set(e, EINVAL, "'%s' is not a number from 1 on", text);
+	if (*text < '0' || *text > '9' || *end || errno || n < min || n > INT32_MAX)
+		return err_set(e, EINVAL, "'%s' is not a number from %u on", text, min);
+	if (n > max)
+		return err_set(e, ERANGE, "%s: at most %u is possible", text, max);
 	*count = (unsigned)n;
 	return 0;
 }
@@ -103,7 +106,8 @@ int option_set(const struct option *o, const char *dashes, void *into, const cha
 	case OPT_FLAG: *(bool *)at = true; break;
 	case OPT_TEXT:
 	case OPT_FILE: *(const char **)at = text; break;
-	case OPT_COUNT: r = count_parse(text, at, e); break;
+	case OPT_COUNT:
+	case OPT_NUMBER: r = count_parse(o, text, at, e); break;
 	case OPT_SIZE: r = size_parse(text, at, e); break;
 	case OPT_CHOICE: r = choice_parse(text, o->value, at, e); break;
 	}

@@ -1,5 +1,5 @@
 /* nearest_name of options.h: which word was meant by a misspelt one. */
-#include "cli/options.h"
+#include "api/option.h"
 
 #include <string.h>
 

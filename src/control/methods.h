@@ -1,0 +1,53 @@
+/* methods: the table of what a VM's control socket can be asked (methods.c), and what each takes. */
+#pragma once
+
+#include "api/method.h"
+
+enum control_method {
+	METHOD_INFO,
+	METHOD_STATS,
+	METHOD_METRICS,
+	METHOD_EVENTS,
+	METHOD_WAIT,
+	METHOD_CONSOLE,
+	METHOD_INPUT,
+	METHOD_SIZE,
+	METHOD_PAUSE,
+	METHOD_RESUME,
+	METHOD_STOP,
+	METHOD_KILL,
+	METHOD_RESET,
+	METHOD_RENAME,
+	METHOD_SET,
+};
+extern const struct api_method control_methods[];
+extern const unsigned control_methods_count;
+
+struct stop_args {
+	unsigned timeout; /* seconds */
+};
+struct events_args {
+	bool follow;
+	unsigned since;
+};
+#define CONSOLE_ALL_LINES UINT32_MAX
+struct console_args {
+	bool follow;
+	unsigned lines;
+};
+struct input_args {
+	const char *text, *hex; /* one of them */
+};
+struct size_args {
+	unsigned columns, rows;
+};
+struct rename_args {
+	const char *name;
+};
+#define SET_KEEP       UINT64_MAX /* not given */
+#define SET_KEEP_COUNT UINT32_MAX
+struct set_args {
+	uint64_t balloon, bps;
+	const char *disk;
+	unsigned iops;
+};

@@ -6,6 +6,7 @@
  *   instructions leaves them as the copy has them.
  * - Bit P of a page fault's error code for kernel addresses: Linux sets it always, to hide
  *   its own mappings.
+ *   Likewise where SGDT, SIDT, SLDT, SMSW or STR fault: where UMIP is on, Linux executes them.
  * - XINUSE (XSTATE_BV): which components are in their initial state is up to the
  *   implementation; the components are compared.
  * - Instructions that the host executes but the guest's CPUID does not show: they may be #UD
@@ -119,6 +120,20 @@ static bool decode_faulting(const struct user_case *c, const struct user_end *en
 	return decode_at(c, end->s.rip - c->start.rip, z, op);
 }
 
+static bool is_umips(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_SGDT || m == ZYDIS_MNEMONIC_SIDT || m == ZYDIS_MNEMONIC_SLDT ||
+	       m == ZYDIS_MNEMONIC_SMSW || m == ZYDIS_MNEMONIC_STR;
+}
+
+static bool faults_in_umips(const struct user_case *c, const struct user_end *end)
+{
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+
+	return decode_faulting(c, end, &z, op) && is_umips(z.mnemonic);
+}
+
 static void drop_above_gather(const struct user_case *c, struct user_end *end)
 {
 	ZydisDecodedInstruction z;
@@ -205,7 +220,7 @@ void compare_normalize(const struct user_case *c, const struct forms *fs, struct
 	memset(end->s.xsave + 6, 0, 18);
 	memset(end->s.xsave + 512, 0, 64);
 	end->s.rflags &= ~(uint64_t)RFLAGS_RF;
-	if (end->vector == X86_PF && end->cr2 >> 47)
+	if (end->vector == X86_PF && (end->cr2 >> 47 || faults_in_umips(c, end)))
 		end->error &= ~PF_P;
 	for (unsigned i = 0; i < c->forms; i++)
 		if (is_state_image(fs->f[c->form[i]].mnemonic))

@@ -340,6 +340,32 @@ class Kernel(Debugged):
         self.assertRegex(said["info threads"], r"(?s)Thread 1 \(vCPU 0.*Thread 2 \(vCPU 1")
         self.assertEqual(said["thread apply all p/x $cs"].count("= 0x10\n"), 2)
 
+    def test_a_stop_holds_all_vcpus(self):
+        cpus = 4
+        busy = " ".join(["(i=0; while [ ! -e /done ]; do i=$((i + 1)); done; echo ran $i) &"] * cpus)
+        with Shell(HOLON, self.kit, "--gdb", self.socket, "--cpus", str(cpus), append="nokaslr") as guest:
+            guest.ready().sh(busy)
+            seen = set()
+            with Client(self.socket) as c:
+                for _ in range(10):
+                    registers = [self.registers(c, n) for n in range(1, cpus + 1)]
+                    seen.update(enumerate(registers))
+                    time.sleep(0.05)
+                    self.assertEqual([self.registers(c, n) for n in range(1, cpus + 1)], registers)
+                    c.send("c")
+                    time.sleep(0.1)
+                    c.s.sendall(b"\x03")
+                    self.assertTrue(c.answer().startswith("T02"))
+                c.ask("D")
+            self.assertGreater(len(seen), 2 * cpus)  # they went on in between
+            self.assertEqual(guest.sh("touch /done; wait").count("ran "), cpus)
+            self.assertEqual(guest.sh("dmesg | grep -E 'stall|lockup|BUG:|WARNING:' || true"), "")
+            guest.power_off()
+
+    def registers(self, c, thread):
+        self.assertEqual(c.ask(f"Hg{thread}"), "OK")
+        return c.ask("g")
+
 
 if __name__ == "__main__":
     HOLON = sys.argv.pop(1)

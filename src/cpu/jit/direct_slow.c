@@ -165,6 +165,25 @@ static unsigned delta_of(struct xlate *x, const struct insn *i, unsigned g)
 	return to;
 }
 
+/* The same, in r13 or r14 as the caller wants it. */
+static void delta_in(struct xlate *x, const struct insn *i, unsigned g, unsigned to)
+{
+	if (held(x, to)->valid && held(x, to)->reg == g)
+		return;
+	x_forget(x, to);
+	check(x, i, jit_host_reg[g], to, guess(x, g));
+	hold(x, to, g);
+}
+
+void x_direct_element(struct xlate *x, const struct insn *i, bool loads, bool stores)
+{
+	x->at_insn = i;
+	if (stores)
+		delta_in(x, i, X86_RDI, R_14);
+	if (loads)
+		delta_in(x, i, X86_RSI, R_13);
+}
+
 void x_stack_unknown(struct xlate *x)
 {
 	x->stack.known = false;
@@ -626,6 +645,16 @@ void x_direct_after(struct xlate *x, const struct insn *i)
 			return;
 		}
 		break;
+	case RULE_STRING:
+		if (!x_string_once(i))
+			break;
+		if (i->rule->helper != h_lods)
+			moved(x, X86_RDI, i->op[0].size / 8);
+		if (i->rule->helper != h_stos)
+			moved(x, X86_RSI, i->op[0].size / 8);
+		if (i->rule->helper == h_lods)
+			lost(x, X86_RAX);
+		return;
 	default: break;
 	}
 	x_forget_all(x);

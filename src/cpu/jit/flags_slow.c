@@ -109,6 +109,7 @@ static bool is_helper(const struct insn *i)
 			    !insn_is_gpr(i->op[n].reg.value))
 				return true;
 		return false;
+	case RULE_STRING: return !x_string_once(i);
 	default: return true;
 	}
 }

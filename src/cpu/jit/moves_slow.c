@@ -540,6 +540,7 @@ void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sre
 {
 	struct emit *e = &x->hot;
 	bool loads = i->rule->helper != h_stos, stores = i->rule->helper != h_lods;
+	bool direct = x->direct && (!loads || seg < X86_FS);
 
 	x_need_slot(x);
 	x_clobber(x);
@@ -547,15 +548,25 @@ void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sre
 	e8(e, RFLAGS_DF >> 8);
 	e_jcc_to(e, CC_NE, x->cold.p);
 	x_leave_to(x, &x->cold, i, i->rule->helper, arg);
+	if (direct)
+		x_direct_element(x, i, loads, stores);
+	else
+		x_forget_all(x);
 	if (loads) {
-		element(x, i, X86_RSI, seg, size, SITE_READ);
+		if (direct)
+			x->at = (struct host_mem){R_SI, R_13, 0};
+		else
+			element(x, i, X86_RSI, seg, size, SITE_READ);
 		x_load(x, R_13, size);
 	}
-	if (loads && stores)
+	if (loads && stores && !direct)
 		e_store(e, OFF(tmp[0]), R_13);
 	if (stores) {
-		element(x, i, X86_RDI, X86_ES, size, SITE_WRITE);
-		if (loads)
+		if (direct)
+			x->at = (struct host_mem){R_DI, R_14, 0};
+		else
+			element(x, i, X86_RDI, X86_ES, size, SITE_WRITE);
+		if (loads && !direct)
 			e_load(e, R_13, OFF(tmp[0]));
 		x_store(x, loads ? R_13 : R_AX, size);
 		e_lea(e, true, R_DI, R_DI, R_NONE, 1, (int32_t)size);

@@ -206,6 +206,8 @@ void x_direct_check(struct xlate *x, const struct insn *i, uint32_t access);
 void x_direct_collapse(struct xlate *x);
 /* MOVS and STOS, which the helper h does otherwise; false: h does it always. */
 bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint64_t arg);
+/* For one MOVS, LODS or STOS: the delta of RSI in r13, of RDI in r14. Clobbers the host's flags. */
+void x_direct_element(struct xlate *x, const struct insn *i, bool loads, bool stores);
 void x_direct_slow_path(struct xlate *x, const struct slow_path *s);
 /* i is emitted: what it leaves of held. */
 void x_direct_after(struct xlate *x, const struct insn *i);

@@ -255,6 +255,8 @@ void x_mov(struct xlate *x, const struct insn *i)
 		x_mov_from_sreg(x, i);
 		return;
 	}
+	if (from == ZYDIS_REGCLASS_CONTROL && x_mov_from_cr(x, i))
+		return;
 	if (to == ZYDIS_REGCLASS_SEGMENT)
 		h = h_mov_to_sreg;
 	else if (from == ZYDIS_REGCLASS_SEGMENT)

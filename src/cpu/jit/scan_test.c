@@ -95,10 +95,21 @@ static void what_translated_code_may_do(void **state)
 		"d9 e8",          /* fld1 */
 		"41 0f ae 16",    /* ldmxcsr [r14] */
 	};
+	struct emit e;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(good); i++)
 		if (verdict(good[i], true) < 0)
 			fail_msg("%s: %s", good[i], err.text);
+	begin(&e);
+	put_check(&e);
+	put(&e, "0f 31 48 c1 e2 20 48 09 d0");
+	e_op_gs(&e, true, 0x03, R_AX, (uint32_t)offsetof(struct jit_cpu, tsc_offset));
+	assert_int_equal(end(&e), 0);
+	begin(&e);
+	put_check(&e);
+	put(&e, "0f 31 48 c1 e2 20 48 09 d0");
+	e_op_gs(&e, true, 0x03, R_AX, (uint32_t)offsetof(struct jit_cpu, frozen_tsc));
+	assert_int_equal(end(&e), -EBADMSG);
 }
 
 /* An access off RBX as direct_slow.c makes it: compared with one lane, the delta loaded of another;

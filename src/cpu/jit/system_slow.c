@@ -41,6 +41,105 @@ static void pushf(struct xlate *x, const struct insn *i)
 	x_stack_move(x, -8);
 }
 
+/* If cc, the helper does it; the returned jump leads from there to what the caller patches it to.
+ * Flags in the slot. */
+static uint8_t *or_helper(struct xlate *x, const struct insn *i, unsigned cc)
+{
+	enum jit_helper_kind kind;
+	const uint8_t *helper = x_thunk(x, jit_thunk_for(x->k, i->rule->helper, &kind));
+	struct emit *cold = &x->cold;
+
+	e_jcc_to(&x->hot, cc, cold->p);
+	x_store_rip(x, cold, i);
+	e_mov_imm(cold, R_14, x_helper_arg(x, i, 0));
+	e_call_to(cold, helper);
+	x_forget_all(x);
+	x_stack_unknown(x);
+	return e_jmp(cold);
+}
+
+static void test_cr4(struct xlate *x, uint32_t bit)
+{
+	x_need_slot(x);
+	x_clobber(x);
+	e_op_gs(&x->hot, false, 0xf7, 0, OFF(st.cr4));
+	e32(&x->hot, bit);
+}
+
+static void shift_imm(struct emit *e, unsigned ext, unsigned reg, uint8_t by)
+{
+	e_rex(e, true, 0, 0, reg);
+	e8(e, 0xc1);
+	e8(e, (uint8_t)(0xc0 | ext << 3 | (reg & 7)));
+	e8(e, by);
+}
+
+static void rdtsc(struct xlate *x, const struct insn *i)
+{
+	struct emit *e = &x->hot;
+	bool and_aux = i->rule->helper == h_rdtscp;
+	uint8_t *back = NULL;
+
+	x_need_slot(x);
+	x_clobber(x);
+	if (x->mode & MODE_USER) {
+		test_cr4(x, CR4_TSD);
+		back = or_helper(x, i, CC_NE);
+	}
+	if (and_aux) { /* lfence: RDTSCP waits for what is before it */
+		e8(e, 0x0f);
+		e8(e, 0xae);
+		e8(e, 0xe8);
+	}
+	e8(e, 0x0f);
+	e8(e, 0x31);
+	shift_imm(e, 4, R_DX, 32);
+	e_rr(e, true, 0x09, R_AX, R_DX);
+	e_op_gs(e, true, 0x03, R_AX, OFF(tsc_offset));
+	e_mov(e, R_DX, R_AX);
+	shift_imm(e, 5, R_DX, 32);
+	e_mov32(e, R_AX, R_AX);
+	if (and_aux)
+		e_load32(e, R_CX, OFF(st.tsc_aux));
+	if (back)
+		e_patch(back, e->p);
+}
+
+static void rd_base(struct xlate *x, const struct insn *i, enum x86_sreg s)
+{
+	uint8_t *back;
+
+	test_cr4(x, CR4_FSGSBASE);
+	back = or_helper(x, i, CC_E);
+	e_load(&x->hot, R_13, OFF_SEG(s, base));
+	x_put(x, insn_gpr(i->op[0].reg.value), R_13, i->z.operand_width / 8u);
+	e_patch(back, x->hot.p);
+}
+
+/* Not canonical is #GP. */
+static void wr_base(struct xlate *x, const struct insn *i, enum x86_sreg s)
+{
+	struct emit *e = &x->hot;
+	uint8_t *back, *back2 = NULL, up = x->mode & MODE_LA57 ? 64 - 57 : 64 - 48;
+
+	test_cr4(x, CR4_FSGSBASE);
+	back = or_helper(x, i, CC_E);
+	x_get(x, R_13, insn_gpr(i->op[0].reg.value));
+	if (i->z.operand_width == 32) {
+		e_mov32(e, R_13, R_13);
+	} else {
+		e_mov(e, R_14, R_13);
+		shift_imm(e, 4, R_14, up);
+		shift_imm(e, 7, R_14, up);
+		e_rr(e, true, 0x39, R_14, R_13);
+		back2 = or_helper(x, i, CC_NE);
+	}
+	e_store(e, OFF_SEG(s, base), R_13);
+	e_patch(back, e->p);
+	if (back2)
+		e_patch(back2, e->p);
+}
+
 static void swapgs(struct xlate *x)
 {
 	struct emit *e = &x->hot;
@@ -91,6 +190,12 @@ bool x_system(struct xlate *x, const struct insn *i)
 		return false;
 	if (h == h_pushf && i->z.operand_width == 64)
 		pushf(x, i);
+	else if (h == h_rdtsc || h == h_rdtscp)
+		rdtsc(x, i);
+	else if (h == h_rdfsbase || h == h_rdgsbase)
+		rd_base(x, i, h == h_rdfsbase ? X86_FS : X86_GS);
+	else if (h == h_wrfsbase || h == h_wrgsbase)
+		wr_base(x, i, h == h_wrfsbase ? X86_FS : X86_GS);
 	else if (x->mode & MODE_USER)
 		return false;
 	else if (h == h_swapgs)
@@ -112,4 +217,22 @@ void x_mov_from_sreg(struct xlate *x, const struct insn *i)
 	e8(&x->hot, 0xb7);
 	e_gs(&x->hot, R_13, OFF_SEG(seg, sel));
 	x_put(x, insn_gpr(i->op[0].reg.value), R_13, i->op[0].size / 8u);
+}
+
+bool x_mov_from_cr(struct xlate *x, const struct insn *i)
+{
+	uint32_t off;
+
+	if (x->step || !x_code64(x) || (x->mode & MODE_USER))
+		return false;
+	switch (ZydisRegisterGetId(i->op[1].reg.value)) {
+	case 0: off = OFF(st.cr0); break;
+	case 2: off = OFF(st.cr2); break;
+	case 3: off = OFF(st.cr3); break;
+	case 4: off = OFF(st.cr4); break;
+	default: return false;
+	}
+	e_load(&x->hot, R_13, off);
+	x_put(x, insn_gpr(i->op[0].reg.value), R_13, 8);
+	return true;
 }

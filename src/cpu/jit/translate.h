@@ -146,6 +146,7 @@ void x_loop(struct xlate *x, const struct insn *i);
 /* --- system_slow.c --- */
 bool x_system(struct xlate *x, const struct insn *i);        /* false: it takes its helper */
 void x_mov_from_sreg(struct xlate *x, const struct insn *i); /* to a general register */
+bool x_mov_from_cr(struct xlate *x, const struct insn *i);   /* as x_system */
 
 /* --- calls_slow.c --- */
 bool x_is_paired(const struct xlate *x, const struct insn *i);

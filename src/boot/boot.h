@@ -61,6 +61,22 @@ struct acpi_files {
 WARN_UNUSED int acpi_build_files(struct acpi_files *f, const struct acpi_config *c, struct err *e);
 void acpi_files_done(struct acpi_files *f);
 
+/* --- in smbios.c --- */
+#define SMBIOS_TABLES_FILE "etc/smbios/smbios-tables"
+#define SMBIOS_ANCHOR_FILE "etc/smbios/smbios-anchor"
+#define SMBIOS_ANCHOR_LEN  24
+#define SMBIOS_NAME_MAX    64 /* of the VM's name; the rest is left out */
+
+struct smbios {
+	uint8_t anchor[SMBIOS_ANCHOR_LEN], tables[2048];
+	uint32_t len;
+};
+/* name: of the VM, or NULL. For firmware, which says itself who it is and puts them where it likes. */
+void smbios_build(struct smbios *s, const struct guest_mem *m, const char *name, unsigned cpus);
+/* For a kernel that starts without: into guest RAM between 0xf2000 and 0xf3000. */
+WARN_UNUSED int smbios_place(struct guest_mem *m, const char *name, unsigned cpus, struct err *e);
+void smbios_uuid(const char *name, uint8_t to[16]); /* of the VM of that name */
+
 /* --- in firmware.c --- */
 
 /* How many bytes of ROM the firmware in this file needs. */

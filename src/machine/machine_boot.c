@@ -20,6 +20,8 @@ static int load_kernel(struct machine *m, struct x86_state *s, struct err *e)
 	if (r < 0 || (source && (r = source->get(source, &c.kernel, &c.initrd, &c.cmdline, e)) < 0))
 		return r;
 	vmgenid_place(m->device[DEV_VMGENID]);
+	if ((r = smbios_place(m->mem, m->name, m->cpus, e)) < 0)
+		return r;
 	return boot_load(m->mem, &c, s, e);
 }
 

@@ -169,6 +169,17 @@ static int give_acpi(struct machine *m, struct err *e)
 	return r;
 }
 
+static int give_smbios(struct machine *m, struct err *e)
+{
+	struct device *fw = m->device[DEV_FW_CFG];
+	struct smbios s;
+	int r;
+
+	smbios_build(&s, m->mem, m->name, m->cpus);
+	r = fw_cfg_set_file(fw, SMBIOS_TABLES_FILE, s.tables, s.len, e);
+	return r < 0 ? r : fw_cfg_set_file(fw, SMBIOS_ANCHOR_FILE, s.anchor, sizeof s.anchor, e);
+}
+
 /* Without the menu the firmware boots at once. */
 static int give_menu(struct machine *m, const struct machine_firmware *c, struct err *e)
 {
@@ -208,7 +219,8 @@ int machine_make_firmware(struct machine *m, const struct machine_config *c, str
 		return 0;
 	if ((r = lpc_new(&m->lpc, m->device[DEV_PCI_HOST], e)) < 0 ||
 	    (r = give_ram_map(m, e)) < 0 || (r = give_acpi(m, e)) < 0 ||
-	    (r = give_order(m, c, e)) < 0 || (r = give_menu(m, f, e)) < 0)
+	    (r = give_smbios(m, e)) < 0 || (r = give_order(m, c, e)) < 0 ||
+	    (r = give_menu(m, f, e)) < 0)
 		return err_wrap(e, "firmware");
 	if (f->net_rom && (r = give_net_rom(m, f->net_rom, e)) < 0)
 		return r;

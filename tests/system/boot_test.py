@@ -4,6 +4,7 @@
 The kernel is scripts/fetch-kernel's, or $HOLON_KERNEL."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,20 @@ class Boot(GuestKernel):
             vm.until(UP)
             vm.p.send_signal(signal.SIGTERM)
             self.assertEqual(vm.status(), 0)
+
+    def test_smbios_names_the_machine_and_the_vm(self):
+        show = "cd /sys/class/dmi/id; for f in sys_vendor product_name product_serial product_uuid; do echo $f=$(cat $f)=; done\n"
+        seen = []
+        for name in "first", "second", "first":
+            with self.boot(MOUNTS + show + "poweroff -f\n", "--name", name) as vm:
+                status, out, err = vm.ends()
+                self.assertEqual(status, 0, err)
+                self.assertIn("sys_vendor=Holon=", out)
+                self.assertIn("product_name=Holon=", out)
+                self.assertIn(f"product_serial={name}=", out)
+                seen.append(re.search("product_uuid=([0-9a-f-]{36})=", out).group(1))
+        self.assertEqual(seen[0], seen[2])
+        self.assertNotEqual(seen[0], seen[1])
 
     def test_date_is_the_hosts(self):
         with self.boot(MOUNTS + "echo date=$(date +%s)=; poweroff -f\n") as vm:

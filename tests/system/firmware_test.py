@@ -12,6 +12,9 @@ from harness import Vm, read_until
 
 HOLON = None
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
+# What the tables say of the system: its serial number and manufacturer.
+SMBIOS = ("smbios --type 1 --get-string 7 --set serial\nsmbios --type 1 --get-string 4 --set maker\n"
+          "echo \"named <$serial> made by <$maker>\"\n")
 GRUB_BIOS = "/usr/lib/grub/i386-pc"
 MIB = 1 << 20
 SECTOR = 512
@@ -36,7 +39,7 @@ def grub_core(directory, script, form="i386-pc"):
     with open(cfg, "w") as f:  # a BIOS's serial console shows a text when the next one comes
         f.write(script.replace("\nhalt", "\necho .............\nhalt"))
     run("grub-mkimage", "-O", form, "-o", core, "-p", "/", "-c", cfg, "biosdisk", "part_msdos", "iso9660", "echo",
-        "halt", "reboot", "ls", "cat")
+        "halt", "reboot", "ls", "cat", "smbios")
     return core
 
 
@@ -92,7 +95,7 @@ def grub_efi(directory, script):
     cfg, out = os.path.join(directory, "cfg"), os.path.join(directory, "grub.efi")
     with open(cfg, "w") as f:
         f.write(script)
-    run("grub-mkimage", "-O", "x86_64-efi", "-o", out, "-p", "/", "-c", cfg, "echo", "halt", "reboot")
+    run("grub-mkimage", "-O", "x86_64-efi", "-o", out, "-p", "/", "-c", cfg, "echo", "halt", "reboot", "smbios")
     with open(out, "rb") as f:
         return f.read()
 
@@ -116,10 +119,11 @@ class Bios(Firmware):
         need(SEABIOS, GRUB_BIOS, "grub-mkimage")
 
     def test_a_disk_with_a_boot_loader_starts_by_itself_and_powers_off(self):
-        grub_disk(self.path("grub.img"), "echo loader-is-up\nls\nhalt\n")
-        with self.vm(self.path("grub.img")) as vm:
+        grub_disk(self.path("grub.img"), SMBIOS + "echo loader-is-up\nls\nhalt\n")
+        with self.vm(self.path("grub.img"), "--name", "by-bios") as vm:
             got = read_until(vm.p.stdout.fileno(), b"loader-is-up")
             self.assertIn(b"SeaBIOS", got)
+            self.assertIn(b"named <by-bios> made by <Holon>", got)
             self.assertEqual(vm.status(), 0)
 
     def test_an_ata_disk_starts_and_disks_are_tried_in_their_order(self):
@@ -195,10 +199,12 @@ class Uefi(Firmware):
 
     def test_a_disk_with_an_efi_partition_starts_by_itself(self):
         need(GRUB_EFI, "grub-mkimage")
-        efi_disk(self.path("efi.img"), {"EFI/BOOT/BOOTX64.EFI": grub_efi(self.dir.name, "echo loader-is-up\nhalt\n")})
-        with self.vm(self.path("efi.img")) as vm:
+        loader = grub_efi(self.dir.name, SMBIOS + "echo loader-is-up\nhalt\n")
+        efi_disk(self.path("efi.img"), {"EFI/BOOT/BOOTX64.EFI": loader})
+        with self.vm(self.path("efi.img"), "--name", "by-uefi") as vm:
             got = read_until(vm.p.stdout.fileno(), b"loader-is-up")
             self.assertIn(b"BdsDxe", got)
+            self.assertIn(b"named <by-uefi> made by <Holon>", got)
             self.assertEqual(vm.status(), 0)
 
     def test_an_ata_disk_starts(self):

@@ -40,7 +40,8 @@ struct guest_mem {
 	_Atomic uint64_t *marks; /* by page from the first region's start */
 	uint64_t marks_len;
 	_Atomic uint8_t *huge; /* by HUGE from there: how often it was wanted (mem_want_huge) */
-	pthread_mutex_t watch_lock; /* held while the watch is called */
+	_Atomic unsigned huge_refused; /* in a row (mem_make_huge) */
+	pthread_mutex_t watch_lock;    /* held while the watch is called */
 	struct mem_watch *_Atomic watch;
 };
 
@@ -264,6 +265,7 @@ int mem_write(struct guest_mem *m, gpa_t gpa, const void *from, uint64_t len)
 #endif
 #define HUGE_DONE  255u
 #define HUGE_EVERY 2u /* of how many times that it is wanted, one is a try */
+#define HUGE_TRIES 8u /* after so many refusals there is none: looking for one takes time */
 
 /* The kernel fills gaps: so not where that would be more than a quarter. */
 static bool mostly_resident(uint8_t *at)
@@ -313,6 +315,20 @@ void mem_want_huge(struct guest_mem *m, const void *hva, uint64_t len)
 			wanted = HUGE_DONE - 1; /* or a kernel that knows no such thing */
 		atomic_store_explicit(&m->huge[i], wanted + 1, memory_order_relaxed);
 	}
+}
+
+bool mem_make_huge(struct guest_mem *m, gpa_t gpa)
+{
+	uint8_t *at = mem_ram(m, gpa & ~(gpa_t)(HUGE - 1), HUGE);
+
+	if (!at || atomic_load_explicit(&m->huge_refused, memory_order_relaxed) >= HUGE_TRIES)
+		return false;
+	if (madvise(at, HUGE, MADV_COLLAPSE) < 0) {
+		atomic_fetch_add_explicit(&m->huge_refused, 1, memory_order_relaxed);
+		return false;
+	}
+	atomic_store_explicit(&m->huge_refused, 0, memory_order_relaxed);
+	return true;
 }
 
 static int punch(const struct guest_mem *m, uint64_t offset, uint64_t len)

@@ -71,6 +71,11 @@ WARN_UNUSED int mem_discard(struct guest_mem *m, gpa_t gpa, uint64_t len);
  * where it is done. */
 void mem_want_huge(struct guest_mem *m, const void *hva, uint64_t len);
 
+/* Makes one huge page of the 2 MiB around gpa, gaps included, which read as zeros: what is about to
+ * be used costs the host a tenth of what 512 pages do. false: it cannot (an edge of RAM, an old
+ * kernel, no huge page free); when that goes on, it is asked no more. Any thread. */
+bool mem_make_huge(struct guest_mem *m, gpa_t gpa);
+
 /* --- who derives something from the bytes of RAM (translated code) --- */
 
 /* Whoever changes RAM other than by running guest instructions, a device by DMA above all, calls

@@ -304,6 +304,28 @@ static void used_memory_becomes_huge_and_stays_the_same(void **unused)
 	mem_free(m);
 }
 
+static void memory_is_made_huge_with_its_gaps(void **unused)
+{
+	struct guest_mem *m = new_mem(MIB(7));
+	uint8_t *p = mem_span(m, 0, MIB(7));
+
+	if (!host_collapses()) {
+		mem_free(m);
+		skip();
+	}
+	memset(p + MIB(2) + 4096, 7, 4096);
+	assert_true(mem_make_huge(m, MIB(3)));
+	assert_int_equal(huge_kib(p), 2048);
+	for (unsigned i = 0; i < MIB(2); i++)
+		assert_int_equal(p[MIB(2) + i], i / 4096 == 1 ? 7 : 0);
+	p[MIB(6)] = 1;
+	for (unsigned i = 0; i < 20; i++)
+		assert_false(mem_make_huge(m, MIB(6))); /* RAM ends there */
+	memset(p, 1, 4096);
+	assert_true(mem_make_huge(m, 0));
+	mem_free(m);
+}
+
 static void unused_memory_does_not_become_huge(void **unused)
 {
 	struct guest_mem *m = new_mem(MIB(8));
@@ -371,6 +393,7 @@ int main(void)
 		cmocka_unit_test(nobody_can_cut_the_file),
 		cmocka_unit_test(guards_stand_around_each_region),
 		cmocka_unit_test(used_memory_becomes_huge_and_stays_the_same),
+		cmocka_unit_test(memory_is_made_huge_with_its_gaps),
 		cmocka_unit_test(unused_memory_does_not_become_huge),
 		cmocka_unit_test(a_rom_ends_at_4_gib_and_is_no_ram),
 		cmocka_unit_test(a_rom_has_whole_pages_and_a_limit),

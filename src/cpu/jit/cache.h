@@ -117,7 +117,7 @@ struct jit_cache {
 	uint8_t *hot_ready, *cold_ready;       /* the host's pages before these are there */
 	uint8_t *arena, *arena_end, *arena_at; /* blocks, edges, sites, code pages */
 	struct jit_phys **phys;                /* by gpa >> 12 */
-	uint8_t *touched;                      /* by gpa / TOUCH_BYTES (tlb.c) */
+	uint8_t *touched;                      /* by gpa / TOUCH_BYTES (tlb.c); whole pages */
 	uint64_t phys_count;
 	struct jit_page *hash[PAGE_HASH];
 	uint32_t next_id; /* of code pages; an id is unique until the next flush, and never 0 */

@@ -145,6 +145,25 @@ static noreturn void raise_address(struct jit_cpu *c, bool stack)
 	jit_raise_err(c, stack ? X86_SS_FAULT : X86_GP, 0);
 }
 
+#define HUGE_PIECES (MIB(2) / TOUCH_BYTES)
+#define HUGE_AFTER  12 /* pieces of a huge page's that the guest has touched */
+
+/* So much of these 2 MiB was touched that the rest will be, too: the host can have all of it at
+ * once, and its TLB will hold it in one entry. */
+static bool touch_huge(struct jit_cpu *c, gpa_t gpa)
+{
+	uint8_t *all = &c->vm->cache.touched[(gpa & ~(gpa_t)(MIB(2) - 1)) / TOUCH_BYTES];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < HUGE_PIECES; i++)
+		n += __atomic_load_n(&all[i], __ATOMIC_RELAXED);
+	if (n != HUGE_AFTER || !mem_make_huge(c->env->mem, gpa))
+		return false;
+	for (unsigned i = 0; i < HUGE_PIECES; i++)
+		__atomic_store_n(&all[i], 1, __ATOMIC_RELAXED);
+	return true;
+}
+
 /* The guest's first access to a few pages: it has more to do there, and a fault for each costs the
  * host more than all of them at once. The host's pages may go again (a balloon); then faults do. */
 static void touch(struct jit_cpu *c, gpa_t gpa)
@@ -156,6 +175,8 @@ static void touch(struct jit_cpu *c, gpa_t gpa)
 	if (gpa >> 12 >= k->phys_count || __atomic_load_n(touched, __ATOMIC_RELAXED))
 		return;
 	__atomic_store_n(touched, 1, __ATOMIC_RELAXED);
+	if (touch_huge(c, gpa))
+		return;
 	at = mem_span(c->env->mem, gpa & ~(gpa_t)(TOUCH_BYTES - 1), TOUCH_BYTES);
 	if (at)
 		(void)madvise(at, TOUCH_BYTES, MADV_POPULATE_WRITE);

@@ -42,7 +42,7 @@ const struct msr_desc *msr_find(uint32_t number);
  * runs with the guest's vector registers. */
 bool msr_offered(const struct msr_desc *d, const struct cpuid_table *t);
 
-/* Whether the guest may write v; va_bits is 48, or 57 under CR4.LA57. Says no to MSR_CONST
+/* Whether the guest may write v; va_bits is 48, or 57 where CPUID has LA57. Says no to MSR_CONST
  * without MSR_IGNORED. */
 bool msr_writable(const struct msr_desc *d, uint64_t v, unsigned va_bits);
 

@@ -120,7 +120,7 @@ bool jit_msr_write(struct jit_cpu *c, uint32_t msr, uint64_t v)
 
 	if (msr >= MSR_X2APIC_FIRST && msr <= MSR_X2APIC_LAST)
 		return lapic_write(c, msr, v);
-	if (!d || !offered(c, d) || !msr_writable(d, v, va_bits(c)))
+	if (!d || !offered(c, d) || !msr_writable(d, v, base_bits(c)))
 		return false;
 	if (d->flags & MSR_CONST)
 		return true;

@@ -347,7 +347,7 @@ static uint64_t read_system(struct jit_cpu *c, uint16_t sel, uint32_t types, str
 	if (jit_long_mode(c)) {
 		high = desc_read_high(c, sel, X86_GP);
 		s->base |= high << 32;
-		if (!canonical(c, s->base) || (high >> 32 & 0x1f00))
+		if (!canonical_base(c, s->base) || (high >> 32 & 0x1f00))
 			jit_raise_err(c, X86_GP, sel & ~3u);
 	}
 	return d;
@@ -418,7 +418,7 @@ static void load_dtr(struct jit_cpu *c, uint64_t arg, struct x86_dtr *t)
 	base = ea_read(c, 2, code64 ? 8 : 4);
 	if (!code64 && ARG_SIZE(arg) == 2)
 		base &= 0xffffff;
-	if (!canonical(c, base))
+	if (!canonical_base(c, base))
 		jit_raise_err(c, X86_GP, 0);
 	t->limit = limit;
 	t->base = base;
@@ -482,7 +482,7 @@ static void write_base(struct jit_cpu *c, uint64_t arg, enum x86_sreg r)
 
 	need_fsgsbase(c);
 	base = gpr_read(c, ARG_R2(arg), ARG_SIZE(arg));
-	if (!canonical(c, base))
+	if (!canonical_base(c, base))
 		jit_raise_err(c, X86_GP, 0);
 	c->st.seg[r].base = base;
 }

@@ -369,7 +369,7 @@ void h_invpcid(struct jit_cpu *c, uint64_t arg)
 	gva = ea_read(c, 8, 8);
 	if (type <= INVPCID_CONTEXT && (pcid >> 12 || (pcid && !(c->st.cr4 & CR4_PCIDE))))
 		jit_raise_err(c, X86_GP, 0);
-	if (type == INVPCID_ADDRESS && !canonical(c, gva))
+	if (type == INVPCID_ADDRESS && !canonical_base(c, gva))
 		jit_raise_err(c, X86_GP, 0);
 	switch ((enum invpcid)type) {
 	case INVPCID_ADDRESS: jit_tlb_flush_pcid_page(c, (uint16_t)pcid, gva); break;

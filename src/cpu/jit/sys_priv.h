@@ -27,16 +27,29 @@ static inline unsigned cpu_iopl(const struct jit_cpu *c)
 	return c->st.rflags >> 12 & 3;
 }
 
-static inline unsigned va_bits(const struct jit_cpu *c)
+static inline bool is_extended(uint64_t a, unsigned bits)
 {
-	return c->st.cr4 & CR4_LA57 ? 57 : 48;
-}
-
-static inline bool canonical(const struct jit_cpu *c, uint64_t a)
-{
-	unsigned up = 64 - va_bits(c);
+	unsigned up = 64 - bits;
 
 	return (uint64_t)((int64_t)(a << up) >> up) == a;
+}
+
+/* Whether code and memory can be there, as paging is now. */
+static inline bool canonical(const struct jit_cpu *c, uint64_t a)
+{
+	return is_extended(a, c->st.cr4 & CR4_LA57 ? 57 : 48);
+}
+
+/* How wide an address may be that a base register or MSR is loaded with: as the processor can have it,
+ * whatever CR4.LA57 says. */
+static inline unsigned base_bits(const struct jit_cpu *c)
+{
+	return c->cr4_offered & CR4_LA57 ? 57 : 48;
+}
+
+static inline bool canonical_base(const struct jit_cpu *c, uint64_t a)
+{
+	return is_extended(a, base_bits(c));
 }
 
 /* The MMU index of an explicit access at this privilege. */

@@ -107,6 +107,11 @@ static void descriptor_table_registers_go_through_memory(void **state)
 	fake_put(f, 0x6002, 0xffff800000001000, 8);
 	assert_int_equal(fake_run(f, h_lgdt, MEM(8, 0)), FAKE_NONE);
 	assert_int_equal(st->gdtr.base, 0xffff800000001000);
+	fake_put(f, 0x6002, 0xff00800000001000, 8); /* 57 bits: if the processor has them */
+	assert_int_equal(fake_run(f, h_lgdt, MEM(8, 0)), X86_GP);
+	f->c->cr4_offered |= CR4_LA57;
+	assert_int_equal(fake_run(f, h_lidt, MEM(8, 0)), FAKE_NONE);
+	assert_int_equal(st->idtr.base, 0xff00800000001000);
 	f->c->ea = 0x7000;
 	assert_int_equal(fake_run(f, h_sgdt, MEM(8, 0)), FAKE_NONE);
 	assert_int_equal(fake_get(f, 0x7002, 8), 0xffff800000001000);

@@ -3,6 +3,10 @@
  * runs, step by step and freely for a moment, on registers that mostly point into RAM; whatever it
  * does, Holon must neither crash nor hang, and what was translated on the way is read back too.
  *
+ * The code is bytes as they come, or a stream of instructions: of every form that Zydis knows, each
+ * with operands that two bytes of the input choose (struct choice_insn). The fuzzer finds sequences of
+ * bytes that decode to something new, but hardly whole streams of rare instructions.
+ *
  * The first bytes of an input choose mode, features, offset and registers: struct choice. */
 #include <errno.h>
 #include <signal.h>
@@ -14,12 +18,16 @@
 
 #include "cpu/jit/scan_slow.h"
 #include "cpu/jit/window.h"
+#include "../engine/make.h"
 #include "small_guest.h"
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 #define STEPS  24
 #define RUN_NS 300000
+
+#define STREAM_BYTES 1024
 
 struct choice {
 	uint8_t mode; /* enum guest_mode */
@@ -29,7 +37,15 @@ struct choice {
 	uint8_t seed, flags;
 } __attribute__((packed));
 
+/* Bits of choice.next above enum guest_next. */
+#define CHOICE_STREAM 4
+
+struct choice_insn {
+	uint16_t form, seed;
+};
+
 static struct small_guest guest;
+static struct forms forms[2]; /* of 64-bit code, and of other */
 static timer_t timer;
 
 static void fail(const char *what, const struct err *e)
@@ -94,6 +110,8 @@ static void done(void)
 	engine_jit.vm_free(guest.vm);
 	bus_free(guest.bus);
 	mem_free(guest.mem);
+	forms_done(&forms[0]);
+	forms_done(&forms[1]);
 }
 
 static void init(void)
@@ -184,6 +202,30 @@ static void put_code(const struct choice *c, const uint8_t *code, size_t len)
 	memcpy(guest.ram + GUEST_AWAY, code + first, len);
 }
 
+/* The instructions that the input names, as far as a page goes. */
+static size_t make_stream(const struct choice *c, const uint8_t *from, size_t len, uint8_t *to)
+{
+	static struct user_case made;
+	const struct forms *f = &forms[c->mode % GUEST_MODES > GUEST_64_USER];
+	size_t at = 0;
+
+	for (; len >= sizeof(struct choice_insn); len -= sizeof(struct choice_insn)) {
+		struct choice_insn i;
+		uint32_t form;
+
+		memcpy(&i, from, sizeof i);
+		from += sizeof i;
+		form = i.form % f->n;
+		if (!make_case(&made, f, &form, 1, CODE_BASE + at, &(struct rng){i.seed}))
+			continue;
+		if (at + made.len > STREAM_BYTES)
+			break;
+		memcpy(to + at, made.bytes, made.len);
+		at += made.len;
+	}
+	return at;
+}
+
 static void load(const struct x86_state *s)
 {
 	struct err e;
@@ -241,8 +283,17 @@ static void read_back(void)
 	}
 }
 
+/* Finding the forms takes some seconds here, which are not the first input's. */
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	if (!forms_find(&forms[0], false) || !forms_find(&forms[1], true))
+		abort();
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
+	static uint8_t stream[STREAM_BYTES];
 	static struct x86_state s;
 	struct choice c;
 
@@ -253,7 +304,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		return 0;
 	memcpy(&c, bytes, sizeof c);
 	small_guest_fill(&guest, (enum guest_next)(c.next & 3));
-	put_code(&c, bytes + sizeof c, len - sizeof c);
+	if (c.next & CHOICE_STREAM) {
+		len = make_stream(&c, bytes + sizeof c, len - sizeof c, stream);
+		put_code(&c, stream, len);
+	} else {
+		put_code(&c, bytes + sizeof c, len - sizeof c);
+	}
 	small_guest_state(&s, (enum guest_mode)(c.mode % GUEST_MODES));
 	set_features(&s, &c);
 	set_registers(&s, &c);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/vm.h"
+#include "cli/vm_define.h"
 
 #define COMMANDS_MAX 32u
 
@@ -54,29 +55,12 @@ static const struct command help_command = {
 	.run = cmd_help,
 };
 
-static const struct command *const commands[] = {&run_command,
-						 &ls_command,
-						 &inspect_command,
-						 &console_command,
-						 &logs_command,
-						 &stop_command,
-						 &kill_command,
-						 &pause_command,
-						 &resume_command,
-						 &reset_command,
-						 &wait_command,
-						 &rm_command,
-						 &rename_command,
-						 &set_command,
-						 &events_command,
-						 &stats_command,
-						 &top_command,
-						 &disk_command,
-						 &image_command,
-						 &doctor_command,
-						 &version_command,
-						 &help_command,
-						 NULL};
+static const struct command *const commands[] = {
+	&run_command,     &create_command, &start_command,   &ls_command,   &inspect_command,
+	&console_command, &logs_command,   &stop_command,    &kill_command, &pause_command,
+	&resume_command,  &reset_command,  &wait_command,    &rm_command,   &rename_command,
+	&set_command,     &events_command, &stats_command,   &top_command,  &disk_command,
+	&image_command,   &doctor_command, &version_command, &help_command, NULL};
 
 const struct command root_command = {
 	.name = "",

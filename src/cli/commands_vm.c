@@ -19,7 +19,7 @@ static const struct ls_opts ls_defaults = {0};
 
 const struct command ls_command = {
 	.name = "ls",
-	.summary = "List VMs: those that run, and those that ran in the background",
+	.summary = "List VMs: those that run, that ran in the background, or are defined",
 	.text = "One that ended is listed until 'holon rm', or its next start, with how it ended.\n",
 	OPTS(ls_options, ls_defaults),
 	.run = cmd_ls,
@@ -86,7 +86,7 @@ static const struct rm_opts rm_defaults = {0};
 
 const struct command rm_command = {
 	.name = "rm",
-	.summary = "Forget VMs that have ended: their logs and how they ended",
+	.summary = "Forget VMs that have ended: their logs, how they ended, their definitions",
 	.text = "Disks stay.\n",
 	ON_MANY,
 	OPTS(rm_options, rm_defaults),

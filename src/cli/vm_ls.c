@@ -8,6 +8,7 @@
 
 #include "cli/print.h"
 #include "cli/vm.h"
+#include "cli/vm_define.h"
 
 struct listing {
 	const struct ls_opts *opts;
@@ -45,6 +46,13 @@ static void age_text(char to[24], json_int_t since)
 		snprintf(to, 24, "%lldd", s / 86400);
 }
 
+static void head(struct listing *l)
+{
+	if (!l->count++)
+		printf("%-20s %-10s %-6s %4s %9s %6s %8s  %s\n", "NAME", "STATE", "ENGINE", "CPUS",
+		       "MEMORY", "UP", "PID", "ENDED");
+}
+
 static void list_one(void *ctx, const struct vm_seen *v)
 {
 	struct listing *l = ctx;
@@ -58,9 +66,7 @@ static void list_one(void *ctx, const struct vm_seen *v)
 		puts(v->dir.name);
 		return;
 	}
-	if (!l->count++)
-		printf("%-20s %-10s %-6s %4s %9s %6s %8s  %s\n", "NAME", "STATE", "ENGINE", "CPUS",
-		       "MEMORY", "UP", "PID", "ENDED");
+	head(l);
 	vm_end_text(v, why);
 	age_text(up, json_integer_value(json_object_get(v->state, "started")));
 	printf("%-20s %-10s %-6s %4lld %9s %6s %8lld  %s\n", v->dir.name, vm_state_word(v),
@@ -74,6 +80,29 @@ static void list_one(void *ctx, const struct vm_seen *v)
 	       why);
 }
 
+/* One that never ran, or was forgotten, and can be started by its name. */
+static void list_defined(void *ctx, const char *name)
+{
+	struct listing *l = ctx;
+	struct vm_seen v;
+	bool listed = vm_find(&v, name, NULL) == 0;
+
+	vm_seen_done(&v);
+	if (listed)
+		return;
+	if (l->array) {
+		json_array_append_new(l->array,
+				      json_pack("{s:s, s:s}", "name", name, "state", "defined"));
+		return;
+	}
+	if (l->opts->names) {
+		puts(name);
+		return;
+	}
+	head(l);
+	printf("%-20s %-10s\n", name, "defined");
+}
+
 int cmd_ls(const void *opts, int words, char **word)
 {
 	struct listing l = {.opts = opts};
@@ -81,7 +110,7 @@ int cmd_ls(const void *opts, int words, char **word)
 
 	if (l.opts->json)
 		l.array = json_array();
-	if (vm_list(list_one, &l, &err) < 0) {
+	if (vm_list(list_one, &l, &err) < 0 || define_list(list_defined, &l, &err) < 0) {
 		json_decref(l.array);
 		return vm_trouble("ls", &err);
 	}
@@ -129,8 +158,10 @@ int cmd_inspect(const void *opts, int words, char **word)
 static int remove_one(const char *name, bool force, struct err *e)
 {
 	struct vm_seen v;
-	int r = vm_find(&v, name, e);
+	int r = vm_find(&v, name, e), defined;
 
+	if (r == -ENOENT)
+		return define_remove(name, NULL) == 0 ? 0 : r;
 	if (r < 0)
 		return r;
 	if (v.waits && force)
@@ -147,11 +178,14 @@ static int remove_one(const char *name, bool force, struct err *e)
 			r = 0;
 			nanosleep(&ten_ms, NULL);
 		}
-		vm_seen_done(&v);
-		return r;
+	} else if (r == 0) {
+		r = vm_remove(name, e);
 	}
 	vm_seen_done(&v);
-	return r < 0 ? r : vm_remove(name, e);
+	if (r < 0)
+		return r;
+	defined = define_remove(name, e);
+	return defined == -ENOENT ? 0 : defined;
 }
 
 int cmd_rm(const void *opts, int words, char **word)

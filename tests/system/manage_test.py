@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -52,7 +53,7 @@ class UnixHttp(http.client.HTTPConnection):
 class ManageTest(unittest.TestCase):
     def setUp(self):
         self.dir = tempfile.TemporaryDirectory()
-        self.env = {**os.environ, "XDG_RUNTIME_DIR": self.dir.name}
+        self.env = {**os.environ, "XDG_RUNTIME_DIR": self.dir.name, "XDG_DATA_HOME": self.dir.name + "/data"}
         self.addCleanup(self.dir.cleanup)
         self.addCleanup(self.kill_all)
 
@@ -96,6 +97,11 @@ class ManageTest(unittest.TestCase):
         if r.getheader("Content-Type") == "application/json":
             data = json.loads(data)
         return r.status, data
+
+    def validate(self, schema, value):
+        if subprocess.run(["/usr/bin/python3", "-c", "import jsonschema"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("python3-jsonschema is not installed")
+        subprocess.run(["/usr/bin/python3", "-c", VALIDATE], input=json.dumps([schema, value]), text=True, check=True)
 
     def until_said(self, text, name="vm"):
         until(lambda: text in self.good("logs", name))
@@ -200,6 +206,70 @@ class Life(ManageTest):
         self.assertEqual(self.state()["ended"]["status"], 0)
 
 
+class Definitions(ManageTest):
+    def define(self, name, **more):
+        d = {"name": name, "kernel": self.file(guests.power_button), "memory": "16M", "engine": harness.ENGINE,
+             "force": harness.ENGINE == "kvm", **more}
+        return self.holon("create", "-f", "-", input=json.dumps(d), stdin=None)
+
+    def test_created_started_and_forgotten(self):
+        self.assertEqual(self.define("vm").stdout, "vm\n")
+        self.assertEqual(self.state()["state"], "defined")
+        self.good("start", "vm")
+        self.until_said("up")
+        self.assertEqual(self.holon("start", "vm").returncode, 1)
+        self.good("stop", "vm")
+        self.good("start", "vm")
+        self.until_said("up")
+        self.good("rm", "-f", "vm")
+        self.assertIsNone(self.state())
+
+    def test_those_it_needs_are_started_first(self):
+        self.define("db")
+        self.define("web", after=["db"])
+        self.assertEqual(self.good("start", "web"), "db\nweb\n")
+        self.define("a", after=["b"])
+        self.define("b", after=["a"])
+        self.assertIn("circle", self.holon("start", "a").stderr)
+
+    def test_relative_paths_are_those_of_its_directory(self):
+        kernel = self.file(guests.power_button)
+        d = {"name": "vm", "kernel": os.path.basename(kernel), "memory": "16M", "engine": harness.ENGINE}
+        self.good("create", "-f", "-", input=json.dumps(d), stdin=None, cwd=self.dir.name)
+        self.good("start", "vm")
+
+    def test_in_the_foreground_as_systemd_does_it(self):
+        self.define("vm")
+        p = subprocess.Popen([HOLON, "start", "--foreground", "vm"], env=self.env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL)
+        until(lambda: self.state()["state"] == "running")
+        self.until_said("up")
+        self.good("stop", "vm")
+        self.assertEqual(p.wait(timeout=PATIENCE), 0)
+
+    def test_wrong_ones_are_refused(self):
+        for more, says in (({"memroy": "1G"}, "did you mean 'memory'"), ({"cpus": 0}, "cpus"), ({"after": "x"}, "after"),
+                           ({"name": "../x"}, "letters, digits"), ({"publish": 3}, "publish"), ({"kernel": None}, "kernel")):
+            r = self.define(**{"name": "vm", **more})
+            self.assertEqual(r.returncode, 1, more)
+            self.assertIn(says, r.stderr)
+        self.assertEqual(self.good("ls", "--names"), "")
+
+    def test_the_schema(self):
+        schema = json.loads(self.good("create", "--schema"))
+        self.validate(schema, {"name": "web", "image": "debian", "memory": "1.5G", "cpus": 2, "publish": ["80:80"],
+                               "restart": "always", "after": ["db"]})
+
+    def test_the_unit(self):
+        if not shutil.which("systemd-analyze"):
+            self.skipTest("systemd-analyze is not installed")
+        unit = os.path.join(os.path.dirname(HOLON), "src/cli/holon@.service")
+        with open(unit) as f, open(f"{self.dir.name}/holon@x.service", "w") as to:
+            to.write(re.sub(r"Exec(Start|Stop)=\S+/holon", f"Exec\\1={os.path.abspath(HOLON)}", f.read()))
+        r = subprocess.run(["systemd-analyze", "verify", "--man=no", to.name], capture_output=True, text=True)
+        self.assertNotIn("holon@x", r.stderr)
+
+
 class Death(ManageTest):
     """kill -9 at any moment leaves nothing that hinders the next start."""
 
@@ -284,11 +354,6 @@ class Console(ManageTest):
 
 
 class Api(ManageTest):
-    def validate(self, schema, value):
-        if subprocess.run(["/usr/bin/python3", "-c", "import jsonschema"], stderr=subprocess.DEVNULL).returncode:
-            self.skipTest("python3-jsonschema is not installed")
-        subprocess.run(["/usr/bin/python3", "-c", VALIDATE], input=json.dumps([schema, value]), text=True, check=True)
-
     def test_the_description_and_the_server_agree(self):
         self.start(guests.echo)
         status, doc = self.ask("GET", "/openapi.json")
@@ -393,6 +458,17 @@ class Api(ManageTest):
         self.until_said("abc")
         self.good("stop", "--timeout", "0", "vm")
 
+    def test_set(self):
+        disk = os.path.join(self.dir.name, "disk.raw")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 20)
+        self.start(guests.echo, "--disk", disk + ",format=raw")
+        self.good("set", "vm", "--disk", "vda", "--bps", "1M", "--iops", "10")
+        self.good("set", "vm", "--balloon", "12M")
+        stats = json.loads(self.good("stats", "vm"))
+        self.assertEqual(stats["balloon"]["target_bytes"], 4 << 20)
+        self.assertEqual(stats["disks"][0]["name"], "vda")
+
     def test_top(self):
         self.start(guests.spin)
         lines = self.good("top").splitlines()
@@ -401,5 +477,5 @@ class Api(ManageTest):
 
 
 if __name__ == "__main__":
-    HOLON = sys.argv[1]
+    HOLON = os.path.abspath(sys.argv[1])
     unittest.main(argv=sys.argv[:1] + sys.argv[2:])

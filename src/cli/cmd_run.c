@@ -354,30 +354,6 @@ static int run_machine(struct session *s, const struct machine_config *c,
 	return r;
 }
 
-static int run_session(struct session *s, const struct machine_config *c,
-		       struct machine_result *result, struct err *e)
-{
-	int r = catch_signals(s, e);
-
-	if (r == 0)
-		r = run_machine(s, c, result, e);
-	/* In this order: a signal that is let through now must find the terminal restored,
-	 * and is what ends the wait for a reader who does not read. */
-	tty_mode_restore(&s->tty);
-	release_signals(s);
-	return r;
-}
-
-static const char *name_of(const struct run_opts *o)
-{
-	const char *slash;
-
-	if (o->name || !o->kernel)
-		return o->name ? o->name : "holon";
-	slash = strrchr(o->kernel, '/');
-	return slash && slash[1] ? slash + 1 : o->kernel;
-}
-
 /* --- for others to find it --- */
 
 static int register_vm(struct session *s, const struct run_opts *o, const char *name,
@@ -411,6 +387,32 @@ static int register_vm(struct session *s, const struct run_opts *o, const char *
 	c->serial_out = control_sink(s->control, s->detached ? NULL : c->serial_out);
 	c->watcher = control_watcher(s->control);
 	return 0;
+}
+
+static int run_session(struct session *s, const struct run_opts *o, const char *name,
+		       struct machine_config *c, struct machine_result *result, struct err *e)
+{
+	int r = catch_signals(s, e);
+
+	if (r == 0) /* who finds it may send a signal at once */
+		r = register_vm(s, o, name, c, e);
+	if (r == 0)
+		r = run_machine(s, c, result, e);
+	/* In this order: a signal that is let through now must find the terminal restored,
+	 * and is what ends the wait for a reader who does not read. */
+	tty_mode_restore(&s->tty);
+	release_signals(s);
+	return r;
+}
+
+static const char *name_of(const struct run_opts *o)
+{
+	const char *slash;
+
+	if (o->name || !o->kernel)
+		return o->name ? o->name : "holon";
+	slash = strrchr(o->kernel, '/');
+	return slash && slash[1] ? slash + 1 : o->kernel;
 }
 
 static void note_end(struct session *s, const struct err *failure, const struct machine_result *r,
@@ -493,11 +495,9 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 	c.net = net.net;
 	c.nets = net.n;
 	if (r == 0)
-		r = register_vm(&s, o, name, &c, &err);
-	if (r == 0)
 		r = console_out_init(&s.out, detached ? -1 : STDOUT_FILENO, &err);
 	if (r == 0) {
-		r = run_session(&s, &c, &result, &err);
+		r = run_session(&s, o, name, &c, &result, &err);
 		console_out_done(&s.out);
 	}
 	status = r < 0 ? EXIT_TROUBLE : report(&s, &result);

@@ -11,6 +11,10 @@ PATIENCE = int(os.environ.get("HOLON_TEST_PATIENCE", "180"))  # seconds; only a 
 ENGINE = os.environ.get("HOLON_TEST_ENGINE", "jit")
 ENGINE_WORDS = ["--engine", ENGINE] + (["--force"] if ENGINE == "kvm" else [])
 
+# VMs that a test kills are told of until somebody forgets them: not among the user's own.
+RUNTIME = tempfile.TemporaryDirectory(prefix="holon-run.")
+os.environ["XDG_RUNTIME_DIR"] = RUNTIME.name
+
 # Ignored signals are inherited, and a shell's background jobs have some.
 for sig in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
     signal.signal(sig, signal.SIG_DFL)

@@ -191,6 +191,15 @@ class Net(Firmware):
                 f"user,tftp={self.path('tftp')},bootfile=boot.ipxe") as vm:
             read_until(vm.p.stdout.fileno(), b"script-from-the-net")
 
+    def test_uefi_boots_from_the_network(self):
+        need(OVMF, GRUB_EFI, "grub-mkimage")
+        with open(self.path("tftp/boot.efi"), "wb") as f:
+            f.write(grub_efi(self.dir.name, "echo loader-is-up\nhalt\n"))
+        with Vm(HOLON, "--firmware", "uefi", "--boot", "net", "--net",
+                f"user,tftp={self.path('tftp')},bootfile=boot.efi") as vm:
+            self.assertIn(b"PXE", read_until(vm.p.stdout.fileno(), b"loader-is-up"))
+            self.assertEqual(vm.status(), 0)
+
 
 class Uefi(Firmware):
     def setUp(self):

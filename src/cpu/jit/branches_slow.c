@@ -155,9 +155,15 @@ void x_indirect_target(struct xlate *x, const struct insn *i)
 
 void x_jcc(struct xlate *x, const struct insn *i)
 {
+	const uint8_t *top;
+
 	x_stack_settle(x, i);
 	x_need_host(x);
 	if (!x_is_past_limit(x, i)) {
+		if ((top = x_loop_back(x, x_branch_target(x, i)))) {
+			e_jcc_to(&x->hot, i->rule->cc, top);
+			return;
+		}
 		exit_cc(x, i->rule->cc, x_branch_target(x, i));
 		return;
 	}
@@ -173,7 +179,12 @@ void x_jmp(struct xlate *x, const struct insn *i)
 		return;
 	x_stack_settle(x, i);
 	if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		x_exit_to(x, x_branch_target(x, i));
+		const uint8_t *top = x_loop_back(x, x_branch_target(x, i));
+
+		if (top)
+			e_jmp_to(&x->hot, top);
+		else
+			x_exit_to(x, x_branch_target(x, i));
 		x->done = true;
 		return;
 	}

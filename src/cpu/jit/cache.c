@@ -325,6 +325,8 @@ static void block_kill(struct jit_cache *k, struct jit_block *b)
 	put_jump(b->start + b->guard, jit_block_stub(k, b, true));
 	put_jump(b->start + b->entry_s, jit_block_stub(k, b, true));
 	put_jump(b->start + b->entry_b, jit_block_stub(k, b, true));
+	if (b->loop)
+		put_jump(b->start + b->loop, jit_block_stub(k, b, true));
 	b->valid = false;
 	k->invalidated++;
 }

@@ -71,6 +71,7 @@ struct jit_block {
 	jit_ref in;          /* edges that lead here */
 	uint32_t stub;       /* exits that look this block's gva up anew; offset from rw */
 	uint16_t hot_len, guest_len;
+	uint16_t loop; /* from start: where it goes on round itself, behind its entries; or 0 */
 	uint16_t peek_from, peek_to; /* bytes of its page that it depends on, too; 0, 0: none */
 	uint8_t guard, entry_s, entry_b, entry_h; /* entries, from start */
 	uint8_t sites, edges;

@@ -69,9 +69,15 @@ void jit_isa_init(bool *isa_ok, const struct cpuid_table *t);
 enum insn_gate { GATE_OK, GATE_UD, GATE_NM };
 enum insn_gate jit_gate(const ZydisDecodedInstruction *z, const bool *isa_ok, uint32_t mode);
 
-/* A memory operand as translated code addresses it: [base + index + disp]. */
+/* The instruction accesses the first byte of op, a memory operand, for certain. */
+bool insn_touches(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);
+/* Its first operand is a register that is between -2^31 and 2^32 - 1 afterwards. */
+bool insn_narrows(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op);
+
+/* A memory operand as translated code addresses it: [base + index * scale + disp]. */
 struct host_mem {
 	uint8_t base, index; /* host registers; index may be R_NONE, and base, which means none */
+	uint8_t scale;
 	int32_t disp;
 };
 

@@ -91,7 +91,8 @@ struct jit_cs {
 	uint32_t base, limit;
 };
 
-#define LANES 32 /* of guest user addresses, gva >> 42 (window.h) */
+#define LANES      32 /* of guest user addresses, gva >> 42 (window.h) */
+#define HELD_SLOTS 6
 
 struct jit_vm;
 
@@ -160,6 +161,8 @@ struct jit_cpu {
 	/* Of the lane that RSP is in (or not far from, see window.h): what blocks in a window may rely
 	 * on when they are entered. */
 	uint64_t stack_delta;
+	/* What translated code keeps while it goes round a loop (loop_slow.c). */
+	uint64_t held[HELD_SLOTS];
 };
 
 /* --- flags: six arithmetic bits in jc->flags, the rest in st.rflags (whose arithmetic

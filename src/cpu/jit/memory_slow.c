@@ -56,7 +56,7 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 	int64_t disp = (op->mem.disp.has_displacement ? op->mem.disp.value : 0) + extra;
 	unsigned width = i->z.address_width, base = R_NONE, index = R_NONE;
 
-	x_forget_all(x);
+	x_forget_both(x);
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
 		uint64_t ea = x_next(x, i) + (uint64_t)disp;
 
@@ -116,7 +116,7 @@ void x_check(struct xlate *x, const struct insn *i, unsigned size, uint32_t acce
 		x_direct_check(x, i, access);
 		return;
 	}
-	x->at = (struct host_mem){R_14, R_NONE, 0};
+	x->at = (struct host_mem){R_14, R_NONE, 1, 0};
 	if (x->step) {
 		x_store_rip(x, e, i);
 		e_mov_imm(e, R_13, site);

@@ -32,7 +32,7 @@ static void op_at(struct xlate *x, bool w, unsigned opcode, unsigned reg)
 	if (opcode > 0xff)
 		e8(e, (uint8_t)(opcode >> 8));
 	e8(e, (uint8_t)opcode);
-	e_modrm_mem(e, reg, m->base, m->index, 1, m->disp);
+	e_modrm_mem(e, reg, m->base, m->index, m->scale, m->disp);
 	x_stack_used(x);
 }
 
@@ -194,8 +194,8 @@ void x_copy(struct xlate *x, const struct insn *i)
 			access |= SITE_READ;
 		if (x->direct) {
 			x_direct_mem(x, i, i->mem, x_access_size(i, i->mem));
-			if (lacks_scratch(x, i) ||
-			    (needs_host && !(x->flags & FLAGS_HOST) && takes(x, R_13)))
+			if (lacks_scratch(x, i) || (needs_host && !(x->flags & FLAGS_HOST) &&
+						    (takes(x, R_13) || takes(x, R_AX))))
 				x_direct_collapse(x);
 		} else {
 			x_need_slot(x);
@@ -205,8 +205,10 @@ void x_copy(struct xlate *x, const struct insn *i)
 	}
 	if (needs_host)
 		x_need_host(x);
-	scratch = jit_rewrite(&x->hot, i, i->mem ? x->at : (struct host_mem){R_NONE, R_NONE, 0},
+	scratch = jit_rewrite(&x->hot, i, i->mem ? x->at : (struct host_mem){R_NONE, R_NONE, 1, 0},
 			      x->kept, &at, &borrowed);
+	if (x->direct && i->mem)
+		x_direct_proven(x, i);
 	x_direct_used(x, scratch);
 	if (x->direct)
 		x_forget_kept(x);
@@ -556,7 +558,7 @@ void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sre
 		x_forget_all(x);
 	if (loads) {
 		if (direct)
-			x->at = (struct host_mem){R_SI, R_13, 0};
+			x->at = (struct host_mem){R_SI, R_13, 1, 0};
 		else
 			element(x, i, X86_RSI, seg, size, SITE_READ);
 		x_load(x, R_13, size);
@@ -565,7 +567,7 @@ void x_string(struct xlate *x, const struct insn *i, unsigned size, enum x86_sre
 		e_store(e, OFF(tmp[0]), R_13);
 	if (stores) {
 		if (direct)
-			x->at = (struct host_mem){R_DI, R_14, 0};
+			x->at = (struct host_mem){R_DI, R_14, 1, 0};
 		else
 			element(x, i, X86_RDI, X86_ES, size, SITE_WRITE);
 		if (loads && !direct)

@@ -167,13 +167,15 @@ static void put_mem(struct rewrite *w, unsigned reg)
 	const struct host_mem *m = &w->mem;
 	bool evex = w->i->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
 	bool sib = m->index != R_NONE || (m->base & 7) == R_SP;
+	unsigned log2 = m->scale == 8 ? 3 : m->scale == 4 ? 2 : m->scale == 2 ? 1 : 0;
 	unsigned mod = m->disp == 0 && (m->base & 7) != R_BP ? 0
 		       : fits_s8(m->disp) && !evex           ? 1
 							     : 2;
 
 	e8(w->e, (uint8_t)(mod << 6 | reg << 3 | (sib ? 4u : m->base & 7u)));
 	if (sib)
-		e8(w->e, (uint8_t)((m->index == R_NONE ? 4u : m->index & 7u) << 3 | (m->base & 7)));
+		e8(w->e, (uint8_t)(log2 << 6 | (m->index == R_NONE ? 4u : m->index & 7u) << 3 |
+				   (m->base & 7)));
 	if (mod == 1)
 		e8(w->e, (uint8_t)m->disp);
 	else if (mod == 2)
@@ -409,8 +411,8 @@ uint16_t jit_rewrite(struct emit *e, const struct insn *i, struct host_mem m, ui
 		if (m.index == R_NONE && m.disp == 0)
 			e_mov(e, base, m.base);
 		else
-			e_lea(e, true, base, m.base, m.index, 1, m.disp);
-		w.mem = (struct host_mem){(uint8_t)base, R_NONE, 0};
+			e_lea(e, true, base, m.base, m.index, m.scale, m.disp);
+		w.mem = (struct host_mem){(uint8_t)base, R_NONE, 1, 0};
 	}
 	for (unsigned n = 0; n < w.ins; n++) {
 		if (!w.in[n].load || w.in[n].there)

@@ -24,7 +24,7 @@ struct place {
 };
 
 #define PLACES 1024
-#define COLDS  4096
+#define COLDS  16384
 
 struct walk {
 	const struct jit_cache *k;
@@ -99,6 +99,12 @@ static struct facts *facts_at(struct walk *w, uint8_t *p)
 	return in_hot(w, p) ? &w->hot_facts[p - w->b->start] : &cold_at(w, p)->facts;
 }
 
+/* A number of the place p alone. */
+static uint64_t id_of(const struct walk *w, const uint8_t *p)
+{
+	return (uint64_t)(p - w->k->rw) + 1;
+}
+
 static int visit_with(struct walk *w, uint8_t *to, enum seen state, unsigned copy,
 		      const struct facts *facts)
 {
@@ -113,14 +119,14 @@ static int visit_with(struct walk *w, uint8_t *to, enum seen state, unsigned cop
 	seen = seen_at(w, to);
 	known = facts_at(w, to);
 	if (seen)
-		lost = facts_join(known, facts);
+		lost = facts_join(known, facts, id_of(w, to));
 	else
 		*known = *facts;
 	if (seen && seen <= state && !lost)
 		return 0;
 	if (seen && seen < state)
 		state = seen;
-	if (w->places == PLACES || w->out->insns > COLDS / 2)
+	if (w->places == PLACES || w->out->insns > COLDS / 4)
 		return bad(w, "too many paths");
 	set_seen(w, to, state);
 	w->place[w->places++] = (struct place){to, state, copy, *facts_at(w, to), !seen};
@@ -360,6 +366,7 @@ static const struct span {
 	FIELD(ea),
 	FIELD(ea_seg),
 	FIELD(tmp),
+	FIELD(held),
 	FIELD(pauses),
 };
 
@@ -438,11 +445,12 @@ static bool writes_r14(const struct walk *w)
 }
 
 /* add r14, gs:[r13 + the slot's hva] ends a check; the slow path's call returns the same. */
-static enum seen state_after(const struct walk *w, const struct place *at)
+static enum seen state_after(const struct walk *w, const struct place *at,
+			     const struct facts *facts)
 {
 	if (!writes_r14(w))
 		return at->state;
-	if (is_reg(&w->op[0], ZYDIS_REGISTER_R14) && facts_make_host(&at->facts, &w->z, w->op))
+	if (facts_r14_leads(facts))
 		return CHECKED;
 	return w->z.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(&w->op[0], ZYDIS_REGISTER_R14) &&
 			       w->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY &&
@@ -517,7 +525,7 @@ static int branch_to(struct walk *w, const struct place *at)
 		r = leave(w, &facts);
 	if (r < 0 || is_thunk(w, to) || (!w->fresh && is_entry(w, to)))
 		return r;
-	facts_after(&facts, &w->z, w->op, true);
+	facts_after(&facts, &w->z, w->op, true, id_of(w, w->pc));
 	return visit_with(w, to, at->state, R_NONE, &facts);
 }
 
@@ -542,7 +550,7 @@ static int follow(struct walk *w, const struct place *at)
 	bool direct = w->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	int r;
 
-	facts_after(&facts, &w->z, w->op, false);
+	facts_after(&facts, &w->z, w->op, false, id_of(w, w->pc));
 	switch (w->z.meta.category) {
 	case ZYDIS_CATEGORY_CALL:
 		if (direct && is_thunk(w, target_of(w)))
@@ -562,7 +570,7 @@ static int follow(struct walk *w, const struct place *at)
 	case ZYDIS_CATEGORY_COND_BR:
 		r = branch_to(w, at);
 		return r < 0 ? r : visit_with(w, next, at->state, R_NONE, &facts);
-	default: return visit_with(w, next, state_after(w, at), copy_after(w, at), &facts);
+	default: return visit_with(w, next, state_after(w, at, &facts), copy_after(w, at), &facts);
 	}
 }
 

@@ -148,6 +148,138 @@ static void an_access_through_the_window(void **state)
 	assert_int_equal(direct(31, 31, "90", "f3 a4"), -EBADMSG);          /* rep movsb */
 }
 
+/* [rbx + 8 * rcx]: its lane compared, the delta loaded and RBX added in r14; then `rest`, which is done
+ * over and over if it is a loop. */
+static int summed(const char *rest, bool loop)
+{
+	struct emit e;
+	uint8_t *other, *top;
+
+	begin(&e);
+	put(&e, "4c 8d 34 cb 49 c1 ee 2a"); /* lea r14, [rbx + 8 * rcx]; shr r14, 42 */
+	e_alu_imm(&e, false, 7, R_14, 31);
+	other = e_jcc(&e, CC_NE);
+	e_load(&e, R_14, (uint32_t)offsetof(struct jit_cpu, delta[31]));
+	put(&e, "49 01 de"); /* add r14, rbx */
+	top = e.p;
+	put(&e, rest);
+	if (loop)
+		e_jcc_to(&e, CC_NE, top);
+	e_patch(other, e.p);
+	return end(&e);
+}
+
+#define SUM_READ "49 8b 44 ce 10 " /* mov rax, [r14 + 8 * rcx + 16] */
+#define RCX_ADD  "48 83 c1 08 "    /* add rcx, 8 */
+/* mov gs:[held], r14; r14 = 0; mov r14, gs:[held] */
+static const char *kept(const char *between)
+{
+	static char hex[128];
+	uint32_t at = offsetof(struct jit_cpu, held);
+	char field[16];
+
+	snprintf(field, sizeof field, "%02x %02x %02x %02x ", at & 0xff, at >> 8 & 0xff,
+		 at >> 16 & 0xff, at >> 24);
+	snprintf(hex, sizeof hex, "65 4c 89 34 25 %s45 31 f6 %s65 4c 8b 34 25 %s" SUM_READ, field,
+		 between, field);
+	return hex;
+}
+
+static void an_access_with_an_index(void **state)
+{
+	static const char *const good[] = {
+		SUM_READ, RCX_ADD SUM_READ, "48 89 f3 " SUM_READ, /* mov rbx, rsi: it was added */
+	};
+	static const char *const bad[] = {
+		"48 89 f1 " SUM_READ,             /* mov rcx, rsi */
+		"48 81 c1 00 00 00 40 " SUM_READ, /* add rcx, 1 GiB */
+		"49 8b 44 8e 10",                 /* 4 * rcx */
+		"49 8b 44 d6 10",                 /* 8 * rdx */
+		"49 8b 46 10",                    /* r14 alone */
+		"49 01 de " SUM_READ,             /* RBX again */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(good); i++)
+		if (summed(good[i], false) < 0)
+			fail_msg("%s: %s", good[i], err.text);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (summed(bad[i], false) != -EBADMSG)
+			fail_msg("%s was not refused", bad[i]);
+}
+
+static void what_a_loop_holds(void **state)
+{
+	if (summed(SUM_READ RCX_ADD, true) < 0 || summed(RCX_ADD SUM_READ, true) < 0 ||
+	    summed("49 89 04 ce " RCX_ADD, true) < 0) /* mov [r14 + 8 * rcx], rax */
+		fail_msg("%s", err.text);
+	/* nothing shows where it is by now: no access, or none for certain */
+	assert_int_equal(summed(RCX_ADD "48 83 f9 00 75 05 " SUM_READ, true), -EBADMSG);
+	assert_int_equal(summed("41 0f 18 0c ce " RCX_ADD "48 83 f9 00 75 05 " SUM_READ, true),
+			 -EBADMSG); /* prefetcht0 */
+	assert_int_equal(summed(SUM_READ "48 83 f9 01 48 89 f1 ", true), -EBADMSG);
+}
+
+static void what_slots_keep(void **state)
+{
+	if (summed(kept(""), false) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(summed(kept("48 89 f1 "), false), -EBADMSG); /* mov rcx, rsi */
+	/* a call of C */
+	struct emit e;
+
+	begin(&e);
+	e_load(&e, R_14, (uint32_t)offsetof(struct jit_cpu, held));
+	put(&e, SUM_READ);
+	assert_int_equal(end(&e), -EBADMSG);
+}
+
+/* The delta of lane 0, `before`, then an access off it with an index. */
+static int narrow(const char *before, const char *access)
+{
+	struct emit e;
+
+	begin(&e);
+	e_load(&e, R_13, (uint32_t)offsetof(struct jit_cpu, delta[0]));
+	put(&e, before);
+	put(&e, access);
+	return end(&e);
+}
+
+static void a_narrow_index_needs_no_check(void **state)
+{
+	static const char access[] = "49 8b 84 cd 00 00 40 00"; /* mov rax, [r13 + 8 * rcx + n] */
+	static const char *const good[] = {
+		"0f b6 c8",       /* movzx ecx, al */
+		"89 c1",          /* mov ecx, eax */
+		"48 63 c8",       /* movsxd rcx, eax */
+		"48 83 e1 0f",    /* and rcx, 15 */
+		"48 c1 e9 20",    /* shr rcx, 32 */
+		"8d 4c 18 01",    /* lea ecx, [rax + rbx + 1] */
+		"31 c9 48 89 d8", /* xor ecx, ecx; mov rax, rbx */
+	};
+	static const char *const bad[] = {
+		"90",
+		"89 c1 48 ff c1",          /* mov ecx, eax; inc rcx */
+		"66 89 c1",                /* mov cx, ax */
+		"48 83 e1 f0",             /* and rcx, -16 */
+		"48 c1 e9 1f",             /* shr rcx, 31 */
+		"0f bc c8",                /* bsf ecx, eax */
+		"89 c1 48 87 ca",          /* mov ecx, eax; xchg rdx, rcx */
+		"48 83 f8 00 75 02 89 c1", /* on one of two ways: mov ecx, eax */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(good); i++)
+		if (narrow(good[i], access) < 0)
+			fail_msg("%s: %s", good[i], err.text);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (narrow(bad[i], access) != -EBADMSG)
+			fail_msg("%s was not refused", bad[i]);
+	assert_int_equal(narrow("89 c1", "4a 8b 04 e9"), -EBADMSG); /* [rcx + 8 * r13] */
+	/* once an index is in it, nothing else may be */
+	assert_int_equal(narrow("89 c1 4d 8d 74 cd 08", "49 8b 06"), 0);
+	assert_int_equal(narrow("89 c1 4d 8d 74 cd 08", "49 8b 46 08"), -EBADMSG);
+}
+
 /* Scans what was put, with a return behind it, as a block of that mode. */
 static int returns(struct emit *e, uint32_t mode)
 {
@@ -334,6 +466,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(an_access_through_the_window, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_access_with_an_index, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_a_loop_holds, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_slots_keep, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_narrow_index_needs_no_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_stack_of_a_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_translated_code_may_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_it_may_not, setup, teardown),

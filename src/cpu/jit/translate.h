@@ -21,20 +21,35 @@ struct slow_path { /* an access whose TLB check failed */
 	int16_t rsp_by;     /* RSP is so much more than r15 */
 };
 
-/* In a direct block: r13 or r14 is the delta of guest register reg, which moved since. */
+/* In a direct block: what r13, r14 or a slot (jit_cpu.held) holds. An address base + scale * index
+ * was found to be in a lane. This is the lane's delta, plus the parts of the address that `added`
+ * says. The registers may have moved since, by constants. */
 struct x_held {
 	bool valid;
-	uint8_t reg;
-	int32_t moved;
-	unsigned used; /* when, to choose which of the two is given up */
+	uint8_t base, index, scale; /* guest registers, X_*, or R_NONE */
+	uint8_t added;
+	int32_t off; /* what was added has moved by this */
+	int64_t at;  /* X_CONST: which */
+	int64_t far; /* how far from the lane the address may be */
+	unsigned used;
 };
+enum { ADDED_BASE = 1, ADDED_INDEX = 2 };
+#define X_SEG(s) (16u + (s)) /* bases that are no registers */
+#define X_CONST  32u
+#define X_HELD   (2 + HELD_SLOTS)
 
-/* Or r14 is the linear address of base + scale * index + disp, and r13 its delta. */
-struct x_sum {
-	bool valid;
-	enum x86_sreg seg;
-	uint8_t base, index, scale; /* guest registers, or R_NONE */
-	int64_t disp;
+/* A block that jumps back to its start (loop_slow.c). It is translated first without, which finds
+ * out what it checks, then with this held where its body begins. */
+struct x_loop {
+	bool on, slots, given_up;
+	struct x_want {
+		struct x_held held;
+		int64_t disp;
+	} want[HELD_SLOTS], head[HELD_SLOTS]; /* head: r13, r14, and with slots each in its own */
+	unsigned length;        /* in instructions; of a block that is none, all of it */
+	unsigned wants, found;  /* found: before the last jump back */
+	unsigned taken, broken; /* jumps back that could be; bits: heads that were lost */
+	const uint8_t *top;
 };
 
 /* In a direct block: is stack_delta that of the lane that RSP is in, or at most slack bytes beside? */
@@ -55,10 +70,12 @@ struct xlate {
 	bool direct;        /* memory through the window (direct_slow.c) */
 	struct host_mem at; /* where x_check found the operand */
 	const struct insn *at_insn;
-	struct x_held held[2]; /* r13, r14 */
-	struct x_sum sum;
+	struct x_held held[X_HELD]; /* r13, r14, slots */
+	unsigned at_held; /* which of them x->at goes by, and is proven by; X_HELD: none */
+	uint16_t narrow;  /* guest registers that hold -2^31 to 2^32 - 1 */
 	struct x_stack stack;
 	unsigned uses;
+	struct x_loop loop;
 	/* Not in a direct block: guest registers R13 to R15 of which r13 and r14 are copies, or 0. */
 	uint8_t kept[2];
 	struct emit hot, cold;
@@ -80,7 +97,7 @@ struct xlate {
 	unsigned edges;
 	struct jit_site site[BLOCK_INSNS * 3];
 	unsigned sites;
-	struct slow_path slow[BLOCK_INSNS * 3];
+	struct slow_path slow[BLOCK_INSNS * 3 + HELD_SLOTS];
 	unsigned slows;
 };
 
@@ -210,13 +227,39 @@ bool x_direct_string(struct xlate *x, const struct insn *i, jit_helper *h, uint6
 /* For one MOVS, LODS or STOS: the delta of RSI in r13, of RDI in r14. Clobbers the host's flags. */
 void x_direct_element(struct xlate *x, const struct insn *i, bool loads, bool stores);
 void x_direct_slow_path(struct xlate *x, const struct slow_path *s);
+/* host (r13 or r14) = what w says; no flags are to be kept. */
+void x_direct_hold(struct xlate *x, const struct insn *i, unsigned host, const struct x_want *w);
+
+/* --- held_slow.c --- */
+/* Code that uses r13 or r14, or both, for something else; or that keeps nothing. */
+void x_forget(struct xlate *x, unsigned host);
+void x_forget_both(struct xlate *x);
+void x_forget_all(struct xlate *x);
+/* RAX was somewhere else for a while. */
+void x_forget_rax(struct xlate *x);
+bool x_held_same(const struct x_held *a, const struct x_held *b); /* the same address */
 /* i is emitted: what it leaves of held. */
 void x_direct_after(struct xlate *x, const struct insn *i);
+/* i went well with x->at as it is. */
+void x_direct_proven(struct xlate *x, const struct insn *i);
 /* Host registers (bit n: register n) that meanwhile held something else. */
 void x_direct_used(struct xlate *x, uint16_t hosts);
-/* Code that uses r13 or r14 for something else. */
-void x_forget(struct xlate *x, unsigned host);
-void x_forget_all(struct xlate *x);
+/* What the block (of a loop: the loop) does to guest register g: nothing, adds constants, else. */
+enum x_change { X_STAYS, X_MOVES, X_CHANGES };
+enum x_change x_change_of(const struct xlate *x, unsigned g);
+#define X_FAR      (INT64_C(4) << 30)
+#define X_LOOP_FAR (INT64_C(3) << 30)
+
+/* --- loop_slow.c --- */
+void x_loop_init(struct xlate *x); /* all is decoded */
+void x_loop_want(struct xlate *x, const struct x_want *w);
+/* What stands before the loop's top, flags being in the slot or dead. */
+void x_loop_enter(struct xlate *x);
+/* A jump to target, with the flags as x->flags says, may go here; NULL: it takes an edge. */
+const uint8_t *x_loop_back(struct xlate *x, uint64_t target);
+/* The block is to be translated again. */
+bool x_loop_again(struct xlate *x);
+/* --- direct_slow.c --- */
 /* The host instruction at `at` may trap. */
 void x_site(struct xlate *x, const struct insn *i, const uint8_t *at, uint8_t borrow);
 
@@ -225,6 +268,7 @@ void x_stack_entered(struct xlate *x);
 /* Before i, which leaves the block for another: stack_delta is what that may rely on. */
 void x_stack_settle(struct xlate *x, const struct insn *i);
 void x_stack_unknown(struct xlate *x);
+void x_stack_moved(struct xlate *x, int64_t by);
 /* rSP += by, later: rSP is so much more than r15 until x_stack_commit. */
 void x_stack_later(struct xlate *x, int by);
 void x_stack_commit(struct xlate *x);

@@ -41,6 +41,7 @@ void x_need_slot(struct xlate *x)
 		x_save_flags(&x->hot);
 		x_forget(x, R_13);
 		x->kept[0] = 0;
+		x_forget_rax(x);
 	}
 	x->flags |= FLAGS_SLOT;
 }
@@ -59,6 +60,7 @@ void x_need_host(struct xlate *x)
 		return;
 	x_forget(x, R_13);
 	x->kept[0] = 0;
+	x_forget_rax(x);
 	e_mov(e, R_13, R_AX);
 	e8(e, 0x65); /* movzx eax, word gs:[flags] */
 	e8(e, 0x0f);
@@ -339,8 +341,14 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 	b->entry_s = offset(x);
 	if (x->page2)
 		to_stub[n++] = x_guard(x, x->page2);
-	poll(x, &to_stub[n++]);
+	if (!x->loop.on)
+		poll(x, &to_stub[n++]);
 	b->entry_b = offset(x);
+	if (x->loop.on) {
+		x_loop_enter(x);
+		b->loop = (uint16_t)(x->hot.p - b->start);
+		poll(x, &to_stub[n++]);
+	}
 	x->flags = FLAGS_SLOT;
 	if (want == FLAGS_HOST) {
 		x->live = RFLAGS_ARITH;
@@ -469,6 +477,38 @@ static bool take_bytes(struct xlate *x, uint64_t gva)
 	return false;
 }
 
+/* Entries and body. Again: forgets what was emitted before. */
+static unsigned emit_all(struct xlate *x, uint8_t **to_stub)
+{
+	unsigned stubs;
+
+	x->hot.p = x->k->hot;
+	x->cold.p = x->k->cold;
+	x->edges = x->sites = x->slows = 0;
+	x->done = false;
+	x->b.loop = 0;
+	x->loop.taken = x->loop.broken = x->loop.found = 0;
+	x_forget_all(x);
+	x_stack_entered(x);
+	stubs = put_entries(x, to_stub);
+	for (unsigned n = 0; n < x->n; n++) {
+		x->live = x->in[n].live_in;
+		if (x_stack_adds(x, &x->in[n]))
+			continue;
+		x_stack_before(x, &x->in[n]);
+		emit_one(x, &x->in[n]);
+		x_direct_after(x, &x->in[n]);
+	}
+	if (!x->done) {
+		x->end.gva = x->in[x->n - 1].gva + x->in[x->n - 1].z.length;
+		x->live = RFLAGS_ARITH;
+		x_stack_commit(x);
+		x_stack_settle(x, &x->end);
+		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
+	}
+	return stubs;
+}
+
 struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
 				uint32_t mode, bool *need_stop)
 {
@@ -499,25 +539,10 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->b.both = x->step && x->in[0].mem &&
 		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ) &&
 		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
-	x->hot.p = x->k->hot;
-	x->cold.p = x->k->cold;
-	stubs = put_entries(x, to_stub);
-	x_stack_entered(x);
-	for (unsigned n = 0; n < x->n; n++) {
-		x->live = x->in[n].live_in;
-		if (x_stack_adds(x, &x->in[n]))
-			continue;
-		x_stack_before(x, &x->in[n]);
-		emit_one(x, &x->in[n]);
-		x_direct_after(x, &x->in[n]);
-	}
-	if (!x->done) {
-		x->end.gva = x->in[x->n - 1].gva + x->in[x->n - 1].z.length;
-		x->live = RFLAGS_ARITH;
-		x_stack_commit(x);
-		x_stack_settle(x, &x->end);
-		x_exit_to(x, x_next(x, &x->in[x->n - 1]));
-	}
+	x_loop_init(x);
+	do
+		stubs = emit_all(x, to_stub);
+	while (x->direct && x_loop_again(x));
 	x_slow_paths(x);
 	put_stubs(x, to_stub, stubs);
 	b = keep(x);

@@ -16,7 +16,7 @@
 
 #define LANE_BITS  42
 #define LANE_SIZE  (UINT64_C(1) << LANE_BITS)
-#define LANE_GUARD (UINT64_C(1) << 32)
+#define LANE_GUARD (UINT64_C(1) << 36)
 /* The delta of a lane that is not open: an address plus this is not canonical. */
 #define LANE_ABSENT (UINT64_C(1) << 62)
 /* Where a block in a window is entered, jit_cpu.stack_delta is the delta of a lane, and RSP is in it or

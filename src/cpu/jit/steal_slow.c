@@ -47,15 +47,19 @@ void steal_away(struct jit_cpu *c)
 	mem_written(c->env->mem, s, sizeof *s);
 }
 
-/* Linux, whose interface this is, leaves notes about user pages alone. */
+/* Linux, whose interface this is, leaves notes about user pages alone. A window is brought up to date
+ * when user code is entered: a PAUSE in user code must not go on in its block. */
 void steal_back(struct jit_cpu *c)
 {
 	struct steal_time *s = area(c);
 
 	if (!s || !atomic_load_explicit(&s->preempted, memory_order_relaxed))
 		return;
-	if (atomic_exchange(&s->preempted, 0) & FLUSH_TLB)
+	if (atomic_exchange(&s->preempted, 0) & FLUSH_TLB) {
 		jit_tlb_flush_pcids(c);
+		jit_mode_update(c);
+		atomic_store(&c->attention, 1);
+	}
 	mem_written(c->env->mem, s, sizeof *s);
 }
 

@@ -166,6 +166,7 @@ static void who_is_away_says_so_and_flushes_if_asked(void **state)
 
 	for (unsigned asked = 0; asked < 2; asked++) {
 		e->tag_read = 0x5000;
+		atomic_store(&c->attention, 0);
 		tlb_note(c, MMU_USER, 5);
 		steal_away(c);
 		assert_int_equal(*preempted(), 1);
@@ -173,6 +174,7 @@ static void who_is_away_says_so_and_flushes_if_asked(void **state)
 		steal_back(c);
 		assert_int_equal(*preempted(), 0);
 		assert_int_equal(e->tag_read == 0x5000, !asked);
+		assert_int_equal(atomic_load(&c->attention), asked); /* it leaves its block */
 	}
 	assert_true(jit_msr_write(c, MSR_KVM_STEAL_TIME, STEAL));
 	steal_away(c);

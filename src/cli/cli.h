@@ -12,6 +12,10 @@ enum exit_status {
 	EXIT_DONE = 0,       /* what was asked for is done; run: the guest powered off */
 	EXIT_TROUBLE = 1,    /* usage, set-up, or a failure of the host's */
 	EXIT_GUEST_DOWN = 3, /* run: a reset with --no-reboot, or a triple fault */
+	/* exec; else it is the command's own */
+	EXIT_NOT_BEGUN = 125, /* trouble of ours */
+	EXIT_NOT_RUN = 126,   /* the command is there, and cannot be run */
+	EXIT_NOT_FOUND = 127,
 	EXIT_SIGNALLED = 128 /* run: plus the number of the second signal */
 };
 
@@ -32,6 +36,7 @@ struct command {
 	const void *defaults; /* a struct of the command's own, opts_size bytes */
 	size_t opts_size;
 	int min_words, max_words;
+	int own_words; /* words behind that many belong to another program, with its options */
 	const char *
 		complete; /* words: WORDS_FILES, WORDS_VMS, or a list "a|b|c"; NULL: nothing known */
 	/* What the table cannot say: which options and words need or exclude each other. NULL:
@@ -60,6 +65,7 @@ extern const struct option common_options[];
 
 /* --- each command's struct and its doing --- */
 extern const struct command run_command, disk_command, image_command;
+extern const struct command exec_command, cp_command, agent_command;
 
 struct run_opts {
 	const char *name;
@@ -87,11 +93,26 @@ struct run_opts {
 	struct option_list cdrom;
 };
 
+struct exec_opts {
+	const char *user, *dir;
+	struct option_list env;
+	bool tty, no_tty;
+	unsigned wait; /* seconds */
+};
+
+struct cp_opts {
+	const char *user;
+	unsigned wait;
+};
+
 struct json_opts {
 	bool json;
 };
 
 int cmd_run(const void *opts, int words, char **word);
+int cmd_exec(const void *opts, int words, char **word);
+int cmd_cp(const void *opts, int words, char **word);
+int cmd_agent(const void *opts, int words, char **word);
 int cmd_doctor(const void *opts, int words, char **word);
 int cmd_version(const void *opts, int words, char **word);
 int cmd_help(const void *opts, int words, char **word);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/unix_socket.h"
 #include "cli/console_in.h"
 #include "cli/console_out.h"
 #include "cli/detach.h"
@@ -36,6 +38,7 @@ struct session {
 	struct detached *detached;
 	struct control *control;
 	struct control_host host;
+	char vsock[UNIX_PATH_MAX + 1]; /* where its socket is */
 	struct machine *machine;
 	struct console_out out;
 	struct console_in in;
@@ -356,6 +359,35 @@ static int run_machine(struct session *s, const struct machine_config *c,
 
 /* --- for others to find it --- */
 
+/* In the directory is its vsock socket, or the way to where the user wants that. */
+static int vsock_there(struct session *s, struct machine_config *c)
+{
+	char path[VM_PATH_MAX + 32], *target;
+	const char *slash;
+	int r;
+
+	vm_dir_file(control_dir(s->control), "vsock", path);
+	if (!c->vsock) {
+		if (strlen(path) > UNIX_PATH_MAX)
+			return -ENAMETOOLONG;
+		memcpy(s->vsock, path, strlen(path) + 1);
+		c->vsock = s->vsock;
+		return 0;
+	}
+	/* The file itself is not there yet. */
+	slash = strrchr(c->vsock, '/');
+	snprintf(s->vsock, sizeof s->vsock, "%.*s", slash ? (int)(slash - c->vsock) + 1 : 1,
+		 slash ? c->vsock : ".");
+	target = realpath(s->vsock, NULL);
+	if (!target)
+		return -errno;
+	r = snprintf(s->vsock, sizeof s->vsock, "%s/%s", target, slash ? slash + 1 : c->vsock);
+	free(target);
+	if (r >= (int)sizeof s->vsock)
+		return -ENAMETOOLONG;
+	return symlink(s->vsock, path) < 0 ? -errno : 0;
+}
+
 static int register_vm(struct session *s, const struct run_opts *o, const char *name,
 		       struct machine_config *c, struct err *e)
 {
@@ -386,6 +418,8 @@ static int register_vm(struct session *s, const struct run_opts *o, const char *
 		s->name = c->name = control_dir(s->control)->name;
 	c->serial_out = control_sink(s->control, s->detached ? NULL : c->serial_out);
 	c->watcher = control_watcher(s->control);
+	if (vsock_there(s, c) < 0)
+		log_warn("%s: 'holon exec' and 'holon cp' cannot find its vsock socket", s->name);
 	return 0;
 }
 

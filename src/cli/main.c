@@ -68,7 +68,7 @@ static int run_command_line(const struct command *c, int argc, char **argv)
 	}
 	if (size)
 		memcpy(opts, by_method ? c->method->defaults : c->defaults, size);
-	if (options_parse(table, 2, argc, argv, &words, &err) < 0)
+	if (options_parse(table, 2, c->own_words, argc, argv, &words, &err) < 0)
 		return usage_error(c, &err);
 	if (common.help) {
 		help_text(c, stdout);

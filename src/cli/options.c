@@ -106,8 +106,8 @@ static bool is_word(const char *s)
 	return s[0] != '-' || !s[1] || isdigit((unsigned char)s[1]);
 }
 
-int options_parse(const struct option_table *t, unsigned tables, int argc, char **argv, int *words,
-		  struct err *e)
+int options_parse(const struct option_table *t, unsigned tables, int own_words, int argc,
+		  char **argv, int *words, struct err *e)
 {
 	struct args a = {.table = t, .tables = tables, .argc = argc, .argv = argv};
 	int kept = 0, r;
@@ -118,9 +118,10 @@ int options_parse(const struct option_table *t, unsigned tables, int argc, char 
 
 		if (!ended && !strcmp(word, "--"))
 			ended = true;
-		else if (ended || is_word(word))
+		else if (ended || is_word(word)) {
 			argv[kept++] = word;
-		else if ((r = word[1] == '-' ? take_long(&a, e) : take_letters(&a, e)) < 0)
+			ended |= kept == own_words;
+		} else if ((r = word[1] == '-' ? take_long(&a, e) : take_letters(&a, e)) < 0)
 			return r;
 	}
 	*words = kept;

@@ -15,7 +15,8 @@ struct option_table {
 
 /* Fills the tables' structs from argv[0..argc); words that are no options are moved to the
  * front of argv, *words of them. Unknown names come back with the nearest known one. What
- * is required is checked by options_check, so that --help wins over a missing option. */
-WARN_UNUSED int options_parse(const struct option_table *t, unsigned tables, int argc, char **argv,
-			      int *words, struct err *e);
+ * is required is checked by options_check, so that --help wins over a missing option.
+ * own_words: behind that many words all is words; 0: options may stand anywhere. */
+WARN_UNUSED int options_parse(const struct option_table *t, unsigned tables, int own_words,
+			      int argc, char **argv, int *words, struct err *e);
 WARN_UNUSED int options_check(const struct option_table *t, struct err *e);

@@ -40,7 +40,7 @@ static int parse(char **argv, int argc)
 
 	memset(&got, 0, sizeof got);
 	memset(&err, 0, sizeof err);
-	return options_parse(t, 2, argc, argv, &words, &err);
+	return options_parse(t, 2, 0, argc, argv, &words, &err);
 }
 
 static void values_follow_or_are_joined(void **state)
@@ -70,6 +70,20 @@ static void words_come_to_the_front(void **state)
 	assert_string_equal(argv[1], "--help");
 	assert_string_equal(argv[2], "-");
 	assert_false(got.help);
+}
+
+static void behind_a_commands_own_words_all_are_words(void **state)
+{
+	char *argv[] = {"vm", "--json", "ls", "--help", "--", "-l", NULL};
+	const struct option_table t[] = {{own, &got}, {common, &got}};
+
+	memset(&got, 0, sizeof got);
+	assert_int_equal(options_parse(t, 2, 2, 6, argv, &words, &err), 0);
+	assert_true(got.json);
+	assert_false(got.help);
+	assert_int_equal(words, 5);
+	assert_string_equal(argv[2], "--help");
+	assert_string_equal(argv[4], "-l");
 }
 
 static void a_letter_works(void **state)
@@ -234,6 +248,7 @@ int main(void)
 		cmocka_unit_test(values_follow_or_are_joined),
 		cmocka_unit_test(a_value_may_look_like_an_option),
 		cmocka_unit_test(words_come_to_the_front),
+		cmocka_unit_test(behind_a_commands_own_words_all_are_words),
 		cmocka_unit_test(a_letter_works),
 		cmocka_unit_test(letters_of_flags_share_a_dash),
 		cmocka_unit_test(a_letter_takes_its_value_with_or_without_a_blank),

@@ -53,7 +53,8 @@ void tty_mode_raw(struct tty_mode *t, int fd)
 	t->fd = fd;
 	raw = t->saved;
 	cfmakeraw(&raw);
-	raw.c_oflag |= OPOST;
+	if (!t->plain_output)
+		raw.c_oflag |= OPOST;
 	atomic_store(&to_restore, t);
 	if (tcsetattr(fd, TCSANOW, &raw) == 0)
 		t->raw = true;

@@ -11,6 +11,7 @@
 struct tty_mode {
 	int fd;
 	bool raw;
+	bool plain_output; /* what is written there was processed elsewhere; set it before */
 	struct termios saved;
 };
 

@@ -50,6 +50,8 @@ WARN_UNUSED int vm_connect(struct api_client *c, const struct vm_seen *v, struct
 /* All at once: find, connect, ask. */
 WARN_UNUSED int vm_ask(const char *name, enum control_method m, const void *args, json_t **answer,
 		       struct err *e);
+/* The Unix socket of the vsock device of one that runs; a name with a slash in it is one itself. */
+WARN_UNUSED int vm_vsock(const char *name, char path[VM_PATH_MAX + 32], struct err *e);
 int vm_trouble(const char *name, const struct err *e); /* says so; EXIT_TROUBLE */
 /* Text of others, without what steers a terminal. */
 const char *json_text(const json_t *object, const char *member, char *to, size_t len);

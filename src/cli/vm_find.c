@@ -46,16 +46,20 @@ void vm_end_text(const struct vm_seen *v, char to[160])
 			 "out of memory)");
 }
 
+static int not_running(const struct vm_seen *v, struct err *e)
+{
+	char why[160];
+
+	vm_end_text(v, why);
+	return err_set(e, ESHUTDOWN, "it does not run: %s", why);
+}
+
 int vm_connect(struct api_client *c, const struct vm_seen *v, struct err *e)
 {
 	char path[VM_PATH_MAX + 32];
 
-	if (v->life != VM_RUNS) {
-		char why[160];
-
-		vm_end_text(v, why);
-		return err_set(e, ESHUTDOWN, "it does not run: %s", why);
-	}
+	if (v->life != VM_RUNS)
+		return not_running(v, e);
 	vm_dir_file(&v->dir, "control", path);
 	return api_connect(c, path, e);
 }
@@ -74,6 +78,26 @@ int vm_ask(const char *name, enum control_method m, const void *args, json_t **a
 		r = api_call(&c, &control_methods[m], args, answer, e);
 		api_disconnect(&c);
 	}
+	vm_seen_done(&v);
+	return r;
+}
+
+int vm_vsock(const char *name, char path[VM_PATH_MAX + 32], struct err *e)
+{
+	struct vm_seen v;
+	int r;
+
+	if (strchr(name, '/')) {
+		snprintf(path, VM_PATH_MAX + 32, "%s", name);
+		return 0;
+	}
+	r = vm_find(&v, name, e);
+	if (r < 0)
+		return r;
+	if (v.life == VM_RUNS)
+		vm_dir_file(&v.dir, "vsock", path);
+	else
+		r = not_running(&v, e);
 	vm_seen_done(&v);
 	return r;
 }

@@ -15,8 +15,8 @@
 
 #define TRIES 100
 
-static const char *const files[] = {"pid",         "control",   "state.json",
-				    "console.log", "holon.log", "restart.lock"};
+static const char *const files[] = {"pid",       "control",      "state.json", "console.log",
+				    "holon.log", "restart.lock", "vsock"};
 
 /* --- names --- */
 

@@ -8,6 +8,7 @@
  *   state.json    what it is and how it does, or how it ended (written anew and renamed)
  *   console.log   the last of what the guest said (console_log.h)
  *   holon.log     what Holon had to say, when it runs in the background
+ *   vsock         the socket of its vsock device, or a link to where --vsock put that
  *   restart.lock  locked by the process that starts it again when it ended, if there is one
  *
  * Nothing here needs cleaning up after a crash: the next start takes the directory over. */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/beside.h"
 #include "block/jobs.h"
 #include "image/store_priv.h"
 
@@ -34,29 +35,7 @@ struct script {
 	bool cancelled;
 };
 
-/* --- where it is --- */
-
-static int find_script(char *to, size_t len, struct err *e)
-{
-	static const char *const beside[] = {"../share/holon", "../scripts"};
-	char exe[PATH_MAX / 2];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-	char *slash;
-
-	exe[n < 0 ? 0 : n] = 0;
-	slash = strrchr(exe, '/');
-	if (slash)
-		*slash = 0;
-	for (unsigned i = 0; i < ARRAY_SIZE(beside); i++) {
-		snprintf(to, len, "%s/%s/build-debian", exe, beside[i]);
-		if (access(to, X_OK) == 0)
-			return 0;
-	}
-	snprintf(to, len, "%s/build-debian", HOLON_SCRIPTS);
-	if (access(to, X_OK) == 0)
-		return 0;
-	return err_set(e, ENOENT, "the script build-debian is not beside the program (%s)", exe);
-}
+/* --- before it starts --- */
 
 static int check_space(const char *dir, struct err *e)
 {
@@ -192,13 +171,21 @@ static int run_script(struct script *s, char **argv, struct build_watcher *w, st
 static int make_raw(struct script *s, const struct build_opts *o, const char *raw,
 		    struct build_watcher *w, struct err *e)
 {
-	char path[PATH_MAX], size[32];
-	char *argv[8 + 2 * BUILD_PACKAGES_MAX + 1] = {
-		path,     "--out", (char *)(uintptr_t)raw, "--suite", (char *)(uintptr_t)o->suite,
-		"--size", size};
-	unsigned n = 7;
-	int r = find_script(path, sizeof path, e);
+	char path[PATH_MAX], agent[PATH_MAX], size[32];
+	char *argv[10 + 2 * BUILD_PACKAGES_MAX + 1] = {path,
+						       "--out",
+						       (char *)(uintptr_t)raw,
+						       "--suite",
+						       (char *)(uintptr_t)o->suite,
+						       "--size",
+						       size,
+						       "--agent",
+						       agent};
+	unsigned n = 9;
+	int r = find_beside("build-debian", path, sizeof path, e);
 
+	if (r == 0)
+		r = find_beside("holon-agent", agent, sizeof agent, e);
 	if (r < 0)
 		return r;
 	snprintf(size, sizeof size, "%llu", (unsigned long long)o->size);

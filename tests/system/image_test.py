@@ -28,7 +28,8 @@ SKIPPED = 77
 def image_name():
     digest = hashlib.sha256()
     for path in sorted(glob.glob(f"{SCRIPTS}/build-debian") +
-                       glob.glob(f"{SCRIPTS}/image/**", recursive=True)):
+                       glob.glob(f"{SCRIPTS}/image/**", recursive=True) +
+                       glob.glob(f"{SCRIPTS}/../src/agent/*.[ch]")):
         if os.path.isfile(path):
             with open(path, "rb") as f:
                 digest.update(f.read())
@@ -141,6 +142,7 @@ class Image(unittest.TestCase):
         self.assertEqual(vm.ssh("systemctl is-system-running --wait", check=False), "running",
                          vm.ssh("systemctl --failed --no-pager"))
         self.assertEqual(vm.ssh("lsblk -dno NAME,RO").split(), ["vda", "0", "vdb", "1"])
+        self.assertEqual(holon("exec", "test", "cat", "/etc/hostname").stdout, "box\n")
         # A restart in the middle of the boot would refuse connections for a while.
         self.assertEqual(vm.ssh("sudo journalctl -b -u ssh -o cat | grep -c ^Starting"), "1")
         return boot

@@ -193,7 +193,7 @@ class Life(ManageTest):
 
     def test_one_signal_is_enough(self):
         with harness.Guest(HOLON, guests.spin, "--stop-timeout", "1", env=self.env) as g:
-            until(lambda: self.good("ls", "--names"))
+            until(lambda: "running" in self.good("ls"))
             g.p.terminate()
             self.assertEqual(g.status(), 128 + signal.SIGTERM)
 

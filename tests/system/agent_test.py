@@ -30,7 +30,6 @@ class Agent(DriverTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        os.environ["XDG_RUNTIME_DIR"] = cls.dir.name
         cls.vm = cls().boot_with("vsock", INIT, "--name", "box",
                                  files=[f"{AGENT}:bin/holon-agent"])
         cls.vm.until(b"no-agent-yet")
@@ -88,7 +87,7 @@ class Agent(DriverTest):
         self.assertEqual((status, out == data), (0, True))
 
     def test_by_the_path_of_its_socket(self):
-        socket = self.path("holon/vms/box/vsock")
+        socket = os.environ["XDG_RUNTIME_DIR"] + "/holon/vms/box/vsock"
         p = subprocess.run([HOLON, "exec", "--wait", "60", socket, "echo", "here"],
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
         self.assertEqual((p.returncode, p.stdout), (0, b"here\n"))

@@ -6,13 +6,14 @@
 #include "chipset/layout.h"
 #include "cpu/engine.h"
 
-extern const struct device_type pic_type;    /* two 8259A, ELCR */
-extern const struct device_type ioapic_type; /* 82093AA, version 0x20 (EOI register) */
-extern const struct device_type pit_type;    /* 8254, port 0x61 */
-extern const struct device_type rtc_type;    /* MC146818 and CMOS */
-extern const struct device_type uart_type;   /* 16550A at COM1 */
-extern const struct device_type i8042_type;  /* keyboard controller: reset line, A20, no keyboard */
-extern const struct device_type pm_type;     /* ACPI PM1a and PM timer */
+extern const struct device_type pic_type;      /* two 8259A, ELCR */
+extern const struct device_type ioapic_type;   /* 82093AA, version 0x20 (EOI register) */
+extern const struct device_type pit_type;      /* 8254, port 0x61 */
+extern const struct device_type rtc_type;      /* MC146818 and CMOS */
+extern const struct device_type uart_type;     /* 16550A at COM1 */
+extern const struct device_type i8042_type;    /* keyboard controller: keyboard, reset line, A20 */
+extern const struct device_type vga_type;      /* text on a VGA (vga.h) */
+extern const struct device_type pm_type;       /* ACPI PM1a and PM timer */
 extern const struct device_type pci_host_type; /* config ports, reset register 0xcf9, ECAM, bus 0 */
 extern const struct device_type fw_cfg_type; /* what the machine has: CPUs, RAM, files (fw_cfg.h) */
 extern const struct device_type debugcon_type;    /* port 0x402: what firmware says */
@@ -31,6 +32,11 @@ void ioapic_eoi(struct device *ioapic, uint8_t vector);
  * there is space again after a short count. */
 uint32_t uart_input(struct device *uart, const uint8_t *bytes, uint32_t len);
 void uart_on_room(struct device *uart, void (*room)(void *ctx), void *ctx);
+
+/* The bytes of one key of the keyboard going down or up, of scan code set 2. False: there is no
+ * room for them now; then as of the UART. */
+WARN_UNUSED bool i8042_type_keys(struct device *i8042, const uint8_t *codes, uint32_t len);
+void i8042_on_room(struct device *i8042, void (*room)(void *ctx), void *ctx);
 
 /* Presses the ACPI power button (a fixed feature; raises SCI if the guest enabled it). */
 void pm_power_button(struct device *pm);

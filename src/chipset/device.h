@@ -53,6 +53,7 @@ struct device_env {
 	uint64_t rtc_epoch_s;    /* wall clock at guest time 0, seconds since 1970, UTC */
 	uint64_t ram_bytes;      /* for CMOS memory size cells, and fw_cfg */
 	uint32_t cpus;           /* for fw_cfg */
+	bool keyboard;           /* one is plugged in */
 };
 
 struct device_type {

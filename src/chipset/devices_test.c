@@ -30,6 +30,8 @@ static const struct place {
 	{&pit_type, BUS_PIO, PORT_SPEAKER, 1},
 	{&i8042_type, BUS_PIO, PORT_I8042, 5},
 	{&i8042_type, BUS_PIO, 0x92, 1},
+	{&vga_type, BUS_PIO, 0x3b0, 12},
+	{&vga_type, BUS_PIO, 0x3c0, 32},
 	{&rtc_type, BUS_PIO, PORT_RTC, 2},
 	{&uart_type, BUS_PIO, PORT_COM1, 8},
 	{&fw_cfg_type, BUS_PIO, PORT_FW_CFG, 2},
@@ -75,13 +77,15 @@ static uint32_t any_value(unsigned *seed)
 static void any_input(struct device *d, unsigned r)
 {
 	uint8_t byte = r >> 8;
-
+	const uint8_t key[] = {r % 2 ? 0xf0 : 0xe0, byte};
 	if (d->type == &pic_type)
 		irq_set(pic_input(d, r % 16), r & 0x100);
 	else if (d->type == &ioapic_type)
 		irq_set(ioapic_input(d, r % IOAPIC_PINS), r & 0x100);
 	else if (d->type == &uart_type)
 		(void)uart_input(d, &byte, 1);
+	else if (d->type == &i8042_type && !i8042_type_keys(d, key, sizeof key))
+		return; /* its buffer is full: no room for more */
 	else if (d->type == &pm_type && r % 16 == 0)
 		pm_power_button(d);
 }

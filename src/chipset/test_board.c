@@ -72,6 +72,7 @@ void board_init(struct test_board *b)
 		.rtc_epoch_s = 1709164790, /* Wed 2024-02-28 23:59:50, ten seconds before 29 Feb */
 		.ram_bytes = MIB(512),
 		.cpus = 3,
+		.keyboard = true,
 	};
 }
 

@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "chipset/pci.h"
 #include "chipset/test_board.h"
+#include "chipset/vga.h"
 
 #define APICS      2
 #define DEVICES    24
@@ -27,7 +28,7 @@ struct world {
 	struct test_board board;
 	struct device *device[DEVICES];
 	unsigned devices;
-	struct device *pic, *ioapic, *uart, *pm, *pci_host;
+	struct device *pic, *ioapic, *uart, *pm, *pci_host, *i8042, *vga;
 	struct fan fan[24];
 	struct irq_line extint;
 	struct lapic_bus *apics;
@@ -114,6 +115,10 @@ static void add_devices(struct world *w)
 			w->pm = d;
 		else if (d->type == &pci_host_type)
 			w->pci_host = d;
+		else if (d->type == &i8042_type)
+			w->i8042 = d;
+		else if (d->type == &vga_type)
+			w->vga = d;
 	}
 }
 
@@ -166,10 +171,23 @@ static void add_function(struct world *w)
 /* A port or address near a device, by a byte; rarely one from anywhere. */
 static uint64_t place(struct world *w, enum bus_space *space)
 {
-	static const uint16_t ports[] = {PORT_PIC1,       PORT_PIC2,   PORT_ELCR,       PORT_PIT,
-					 PORT_SPEAKER,    PORT_I8042,  PORT_RTC,        PORT_COM1,
-					 PORT_DEBUG_EXIT, PORT_PM_EVT, PORT_PCI_CONFIG, PORT_FW_CFG,
-					 PORT_DEBUGCON,   0x92};
+	static const uint16_t ports[] = {PORT_PIC1,
+					 PORT_PIC2,
+					 PORT_ELCR,
+					 PORT_PIT,
+					 PORT_SPEAKER,
+					 PORT_I8042,
+					 PORT_RTC,
+					 PORT_COM1,
+					 PORT_DEBUG_EXIT,
+					 PORT_PM_EVT,
+					 PORT_PCI_CONFIG,
+					 PORT_FW_CFG,
+					 PORT_DEBUGCON,
+					 0x92,
+					 0x3b0,
+					 0x3c0,
+					 0x3d0};
 	static const uint64_t pages[] = {IOAPIC_BASE, ECAM_BASE, ECAM_BASE + (DEVFN << 12),
 					 PCI_MMIO_BASE};
 	unsigned which = take(w, 1), offset = take(w, 1);
@@ -262,6 +280,20 @@ static void device_state(struct world *w)
 	state_free(writer);
 }
 
+/* The screen is looked at, and a key pressed. */
+static void person_op(struct world *w)
+{
+	static struct vga_text text;
+	uint8_t codes[] = {take(w, 1), take(w, 1)};
+
+	vga_read_text(w->vga, &text);
+	if (text.columns > VGA_COLUMNS_MAX || text.rows > VGA_ROWS_MAX ||
+	    (text.cursor && (text.cursor_x >= text.columns || text.cursor_y >= text.rows)))
+		abort();
+	while (i8042_type_keys(w->i8042, codes, sizeof codes) && take(w, 1) & 1)
+		;
+}
+
 static void one_op(struct world *w)
 {
 	uint8_t op = take(w, 1), byte;
@@ -278,6 +310,7 @@ static void one_op(struct world *w)
 		byte = take(w, 1);
 		(void)uart_input(w->uart, &byte, 1);
 		pm_power_button(w->pm);
+		person_op(w);
 		break;
 	case 14:
 		pci_irq(&w->function, op & 0x10);

@@ -23,6 +23,7 @@ struct boot_config {
 		initrd; /* path or NULL; for multiboot: "FILE[ ARGS][,FILE...]" modules, as QEMU has it */
 	const char *cmdline; /* NULL: "" */
 	gpa_t acpi_rsdp;     /* from acpi_build */
+	bool vga;            /* there is one, in text mode 3 */
 };
 
 /* Loads everything, writes the boot parameters, and fills start with the entry state of
@@ -38,7 +39,7 @@ struct acpi_config {
 	uint8_t ecam_last_bus;
 	uint64_t pci_mmio_base, pci_mmio_len;     /* the window below 4 GiB */
 	uint64_t pci_mmio64_base, pci_mmio64_len; /* above RAM */
-	bool vga;                                 /* there is one, with its text memory */
+	bool vga;                                 /* there is one, and a keyboard */
 	bool no_vmgenid;                          /* no generation identifier at VMGENID_BASE */
 };
 

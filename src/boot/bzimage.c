@@ -20,6 +20,11 @@
 
 /* Offsets in the file and, for the header, in the zero page alike. */
 enum {
+	ZP_VIDEO_MODE = 0x006, /* screen_info: mode, columns, lines, whether it is a VGA, points */
+	ZP_VIDEO_COLUMNS = 0x007,
+	ZP_VIDEO_LINES = 0x00e,
+	ZP_VIDEO_IS_VGA = 0x00f,
+	ZP_VIDEO_POINTS = 0x010,
 	ZP_RSDP = 0x070, /* acpi_rsdp_addr */
 	ZP_E820_COUNT = 0x1e8,
 	ZP_SETUP_SECTS = 0x1f1,
@@ -149,6 +154,16 @@ static void put_memory_map(const struct guest_mem *m, uint8_t *zp)
 	zp[ZP_E820_COUNT] = (uint8_t)n;
 }
 
+/* Mode 3, in which a VGA is after a reset. */
+static void put_screen(uint8_t *zp)
+{
+	zp[ZP_VIDEO_MODE] = 3;
+	zp[ZP_VIDEO_COLUMNS] = 80;
+	zp[ZP_VIDEO_LINES] = 25;
+	zp[ZP_VIDEO_IS_VGA] = 1;
+	store_le(zp + ZP_VIDEO_POINTS, 16, 2);
+}
+
 static void put_zero_page(const struct boot_job *j, const struct header *h, uint8_t *zp)
 {
 	unsigned header_end = ZP_MAGIC + h->bytes[ZP_JUMP_LEN];
@@ -165,6 +180,8 @@ static void put_zero_page(const struct boot_job *j, const struct header *h, uint
 	store_le(zp + ZP_SETUP_DATA, 0, 8);
 	store_le(zp + ZP_RAMDISK, 0, 8);
 	put_memory_map(j->m, zp);
+	if (j->c->vga)
+		put_screen(zp);
 }
 
 static int put_cmdline(const struct boot_job *j, const struct header *h, uint8_t *zp, struct err *e)

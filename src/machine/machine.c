@@ -7,6 +7,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "chipset/vga.h"
+
 static int check(const struct machine_config *c, struct err *e)
 {
 	if (!c->kernel && !c->kernel_source && !c->firmware.code)
@@ -37,6 +39,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 
 	m->no_reboot = c->no_reboot;
 	m->debug_exit = c->debug_exit;
+	m->vga = c->vga;
 	m->force = c->force;
 	m->watcher = c->watcher;
 	m->jit_cache_bytes = c->jit_cache_bytes;
@@ -192,6 +195,18 @@ int machine_new_generation(struct machine *m, struct err *e)
 	return 0;
 }
 
+bool machine_screen(struct machine *m, struct vga_text *t)
+{
+	if (m->vga)
+		vga_read_text(m->device[DEV_VGA], t);
+	return m->vga;
+}
+
+bool machine_key(struct machine *m, const uint8_t *codes, uint32_t len)
+{
+	return i8042_type_keys(m->device[DEV_I8042], codes, len);
+}
+
 struct loop *machine_loop(struct machine *m)
 {
 	return m->loop;
@@ -225,4 +240,5 @@ void machine_on_serial_room(struct machine *m, void (*room)(void *ctx), void *ct
 	m->room_ctx = ctx;
 	m->room_call.run = tell_room;
 	uart_on_room(m->device[DEV_UART], machine_console_has_room, m);
+	i8042_on_room(m->device[DEV_I8042], machine_console_has_room, m);
 }

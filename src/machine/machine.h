@@ -60,6 +60,7 @@ struct machine_firmware {
 	const char *code;    /* path of its ROM; NULL: there is none */
 	const char *net_rom; /* path of a BIOS's driver for network cards; NULL: it has none */
 	const char *vars;    /* path of what the flash below the ROM holds; NULL: there is none */
+	const char *vga_rom; /* path of a BIOS's part for the VGA; NULL: it knows none */
 	bool keep_vars; /* what is written there goes to that file; else it is lost at the end */
 	enum machine_boot_from order[BOOT_FROM_KINDS]; /* [orders]: what is tried first */
 	unsigned orders;
@@ -86,6 +87,7 @@ struct machine_config {
 	const char *kernel, *initrd, *append;
 	struct kernel_source *kernel_source; /* instead of these three; NULL: there are these */
 	struct machine_firmware firmware;    /* instead of all of these */
+	bool vga;                            /* a VGA with text, and a keyboard */
 	bool debug_exit;                     /* port 0xf4 present, and the test device */
 	bool no_reboot;
 	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */
@@ -204,6 +206,12 @@ void machine_tell(struct machine *m, char *to, uint32_t len);
 
 /* Of the terminal, for a virtio console. Any thread. */
 void machine_console_size(struct machine *m, unsigned columns, unsigned rows);
+/* The VGA's screen; false: there is no VGA. Any thread. */
+struct vga_text;
+bool machine_screen(struct machine *m, struct vga_text *t);
+/* A key of the VGA's keyboard goes down or up: its bytes of scan code set 2. False: there is no room
+ * for them now; offer them again after room(ctx) as below. Loop thread. */
+WARN_UNUSED bool machine_key(struct machine *m, const uint8_t *codes, uint32_t len);
 /* Console input; returns how many bytes were taken; the rest is offered again after
  * room(ctx). Loop thread. */
 uint32_t machine_serial_input(struct machine *m, const uint8_t *bytes, uint32_t len);

@@ -10,7 +10,8 @@ static int load_vcpu(struct machine *m, unsigned i, const struct x86_state *s, s
 
 static int load_kernel(struct machine *m, struct x86_state *s, struct err *e)
 {
-	struct boot_config c = {.kernel = m->kernel, .initrd = m->initrd, .cmdline = m->append};
+	struct boot_config c = {
+		.kernel = m->kernel, .initrd = m->initrd, .cmdline = m->append, .vga = m->vga};
 	struct kernel_source *source = m->kernel_source;
 	struct acpi_config acpi;
 	int r;

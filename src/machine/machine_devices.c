@@ -9,6 +9,7 @@ static const struct device_type *const slot_type[DEV_SLOTS] = {
 	[DEV_RTC] = &rtc_type,
 	[DEV_UART] = &uart_type,
 	[DEV_I8042] = &i8042_type,
+	[DEV_VGA] = &vga_type,
 	[DEV_PM] = &pm_type,
 	[DEV_PCI_HOST] = &pci_host_type,
 	[DEV_FW_CFG] = &fw_cfg_type,
@@ -27,6 +28,7 @@ static bool wanted(const struct machine *m, unsigned slot)
 	switch (slot) {
 	case DEV_DEBUG_EXIT:
 	case DEV_TEST_DEVICE: return m->debug_exit;
+	case DEV_VGA: return m->vga;
 	case DEV_DEBUGCON: return m->firmware;
 	case DEV_VMGENID: return !m->firmware; /* firmware is where it would lie */
 	default: return true;
@@ -52,6 +54,7 @@ int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct
 		.rtc_epoch_s = m->wall_epoch_ns / 1000000000u,
 		.ram_bytes = mem_size(m->mem),
 		.cpus = m->cpus,
+		.keyboard = m->vga,
 	};
 
 	for (unsigned i = 0; i < DEV_SLOTS; i++) {

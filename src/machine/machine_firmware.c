@@ -15,10 +15,10 @@
 #include "chipset/fw_cfg.h"
 #include "chipset/lpc.h"
 
-#define MMIO64_ALIGN  GIB(32) /* where UEFI puts its window above RAM */
-#define MENU_WAIT_MS  5000
-#define BOOTORDER_MAX 2048
-#define NET_ROM_MAX   KIB(512)
+#define MMIO64_ALIGN   GIB(32) /* where UEFI puts its window above RAM */
+#define MENU_WAIT_MS   5000
+#define BOOTORDER_MAX  2048
+#define OPTION_ROM_MAX KIB(512)
 
 /* --- memory and tables --- */
 
@@ -52,6 +52,7 @@ void machine_acpi_config(const struct machine *m, struct acpi_config *c)
 		.pci_mmio_len = PCI_MMIO_LEN,
 		.pci_mmio64_base = align_up(end, m->firmware ? MMIO64_ALIGN : GIB(1)),
 		.pci_mmio64_len = PCI_MMIO64_LEN,
+		.vga = m->vga,
 		.no_vmgenid = m->firmware,
 	};
 }
@@ -193,21 +194,21 @@ static int give_menu(struct machine *m, const struct machine_firmware *c, struct
 	return r;
 }
 
-/* An option ROM by which a BIOS boots from the network, under the name by which SeaBIOS looks for
- * that of a virtio card. */
-static int give_net_rom(struct machine *m, const char *path, struct err *e)
+/* An option ROM, under a name by which SeaBIOS looks for it: that of a virtio card, by which it
+ * boots from the network; or the BIOS of a VGA that is no PCI function. */
+static int give_rom(struct machine *m, const char *name, const char *path, struct err *e)
 {
 	AUTO_FCLOSE FILE *f = fopen(path, "re");
-	AUTO_FREE uint8_t *rom = malloc(NET_ROM_MAX);
+	AUTO_FREE uint8_t *rom = malloc(OPTION_ROM_MAX);
 	size_t len;
 
 	if (!f || !rom)
 		return err_sys(e, f ? ENOMEM : errno, "'%s'", path);
-	len = fread(rom, 1, NET_ROM_MAX, f);
+	len = fread(rom, 1, OPTION_ROM_MAX, f);
 	if (ferror(f) || !feof(f))
 		return err_set(e, EFBIG, "'%s' is no option ROM: at most %u KiB", path,
-			       (unsigned)(NET_ROM_MAX >> 10));
-	return fw_cfg_set_file(m->device[DEV_FW_CFG], "pci1af4,1041.rom", rom, (uint32_t)len, e);
+			       (unsigned)(OPTION_ROM_MAX >> 10));
+	return fw_cfg_set_file(m->device[DEV_FW_CFG], name, rom, (uint32_t)len, e);
 }
 
 int machine_make_firmware(struct machine *m, const struct machine_config *c, struct err *e)
@@ -222,7 +223,8 @@ int machine_make_firmware(struct machine *m, const struct machine_config *c, str
 	    (r = give_smbios(m, e)) < 0 || (r = give_order(m, c, e)) < 0 ||
 	    (r = give_menu(m, f, e)) < 0)
 		return err_wrap(e, "firmware");
-	if (f->net_rom && (r = give_net_rom(m, f->net_rom, e)) < 0)
+	if ((f->net_rom && (r = give_rom(m, "pci1af4,1041.rom", f->net_rom, e)) < 0) ||
+	    (f->vga_rom && (r = give_rom(m, "vgaroms/vgabios.bin", f->vga_rom, e)) < 0))
 		return r;
 	if (f->vars && (r = machine_flash_new(&m->flash, m, f->vars, f->keep_vars, e)) < 0)
 		return r;

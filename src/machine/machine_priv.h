@@ -56,6 +56,7 @@ enum machine_slot {
 	DEV_RTC,
 	DEV_UART,
 	DEV_I8042,
+	DEV_VGA, /* if there is one */
 	DEV_PM,
 	DEV_PCI_HOST,
 	DEV_FW_CFG,
@@ -84,7 +85,7 @@ struct machine {
 	struct kernel_source *kernel_source;   /* instead of these; or NULL */
 	char *firmware;                        /* instead of all these; or NULL */
 	struct machine_watcher *watcher;       /* or NULL */
-	bool no_reboot, debug_exit, force;
+	bool no_reboot, debug_exit, force, vga;
 	uint64_t jit_cache_bytes;
 	unsigned cpus;
 

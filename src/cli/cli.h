@@ -67,6 +67,8 @@ extern const struct option common_options[];
 extern const struct command run_command, disk_command, image_command;
 extern const struct command exec_command, cp_command, agent_command;
 
+enum vga_choice { VGA_AUTO, VGA_ON, VGA_OFF };
+
 struct run_opts {
 	const char *name;
 	int engine; /* enum engine_choice */
@@ -90,6 +92,7 @@ struct run_opts {
 	bool ephemeral, fresh;
 	/* firmware */
 	const char *firmware, *boot;
+	int vga; /* enum vga_choice */
 	struct option_list cdrom;
 };
 

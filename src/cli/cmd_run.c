@@ -19,8 +19,10 @@
 #include "base/unix_socket.h"
 #include "cli/console_in.h"
 #include "cli/console_out.h"
+#include "cli/console_view.h"
 #include "cli/detach.h"
 #include "cli/disk_option.h"
+#include "cli/keyboard.h"
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
@@ -41,6 +43,7 @@ struct session {
 	char vsock[UNIX_PATH_MAX + 1]; /* where its socket is */
 	struct machine *machine;
 	struct console_out out;
+	struct console_view view;
 	struct console_in in;
 	struct tty_mode tty;
 	struct loop_fd signals;
@@ -166,6 +169,7 @@ static void hung_up(struct session *s, int sig)
 
 static void suspend(struct session *s)
 {
+	console_view_leave(&s->view);
 	tty_mode_restore(&s->tty);
 	raise(SIGSTOP); /* SIGTSTP, which we have blocked to get here, would not stop us */
 }
@@ -190,6 +194,8 @@ static void terminal_resized(struct session *s)
 
 	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
 		machine_console_size(s->machine, size.ws_col, size.ws_row);
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+		console_view_resize(&s->view, size.ws_col, size.ws_row);
 }
 
 static void act_on_signal(struct session *s, int sig)
@@ -250,6 +256,35 @@ static void release_signals(struct session *s)
 
 /* --- keys --- */
 
+static void reboot_keys(struct session *s)
+{
+	struct keyboard_codes codes;
+
+	keyboard_reboot(&codes);
+	if (!machine_key(s->machine, codes.code, codes.len))
+		log_warn("%s: the guest does not read its keyboard", s->name);
+}
+
+static uint32_t typed(void *ctx, const uint8_t *bytes, uint32_t len)
+{
+	struct session *s = ctx;
+
+	return console_view_input(&s->view, bytes, len);
+}
+
+static void help(struct session *s)
+{
+	bool resting = console_view_rest(&s->view);
+
+	fprintf(stderr,
+		"\nCtrl-A x       end the VM at once\n"
+		"Ctrl-A h       this list\n"
+		"Ctrl-A s       switch between the VGA's screen and the serial port\n"
+		"Ctrl-A r       press Ctrl-Alt-Del on the VGA's keyboard\n"
+		"Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n%s",
+		resting ? "any key        back to the screen\n" : "");
+}
+
 static void key_pressed(void *ctx, enum console_key key)
 {
 	struct session *s = ctx;
@@ -260,11 +295,12 @@ static void key_pressed(void *ctx, enum console_key key)
 	} else if (key == KEY_DETACH)
 		fputs("\nThis VM ends with its terminal; 'holon run -d' starts one that does not.\n",
 		      stderr);
+	else if (key == KEY_VIEW)
+		console_view_switch(&s->view);
+	else if (key == KEY_REBOOT)
+		reboot_keys(s);
 	else if (key == KEY_HELP)
-		fputs("\nCtrl-A x       end the VM at once\n"
-		      "Ctrl-A h       this list\n"
-		      "Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n",
-		      stderr);
+		help(s);
 }
 
 /* --- the run --- */
@@ -323,7 +359,11 @@ static int run_attached(struct session *s, const struct machine_config *c,
 		tty_mode_raw(&s->tty, STDIN_FILENO);
 		terminal_resized(s);
 	}
-	console_in_start(&s->in, s->detached ? -1 : STDIN_FILENO, s->machine, key_pressed, s);
+	r = console_view_start(&s->view, s->machine, e);
+	if (r < 0)
+		return r;
+	console_in_start(&s->in, s->detached ? -1 : STDIN_FILENO, s->machine, typed, key_pressed,
+			 s);
 
 	r = machine_run(s->machine, result, e);
 
@@ -331,6 +371,7 @@ static int run_attached(struct session *s, const struct machine_config *c,
 		control_detach(s->control);
 	end_stop(s);
 	console_in_stop(&s->in);
+	console_view_stop(&s->view);
 	console_out_detach(&s->out);
 	loop_del(loop, &s->signals);
 	return r;
@@ -503,7 +544,7 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 		.kernel_source = system && !o->kernel ? &system->source : NULL,
 		.debug_exit = o->debug_exit,
 		.no_reboot = o->no_reboot,
-		.serial_out = &s.out.sink,
+		.serial_out = &s.view.sink,
 	};
 	int status;
 	struct machine_result result = {.end = END_ERROR};
@@ -530,8 +571,12 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 	c.nets = net.n;
 	if (r == 0)
 		r = console_out_init(&s.out, detached ? -1 : STDOUT_FILENO, &err);
+	if (r == 0 &&
+	    (r = console_view_init(&s.view, &s.out, STDOUT_FILENO, c.vga && !detached, &err)) < 0)
+		console_out_done(&s.out);
 	if (r == 0) {
 		r = run_session(&s, o, name, &c, &result, &err);
+		console_view_done(&s.view);
 		console_out_done(&s.out);
 	}
 	status = r < 0 ? EXIT_TROUBLE : report(&s, &result);

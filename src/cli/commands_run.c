@@ -35,6 +35,10 @@ static const struct option run_options[] = {
 	{"boot", OPT_TEXT, offsetof(struct run_opts, boot), "PLACE[,PLACE]...",
 	 "Where firmware looks, in this order: disk, cdrom, net; menu: and its boot menu is shown. "
 	 "Default: disk,cdrom,net."},
+	{"vga", OPT_CHOICE, offsetof(struct run_opts, vga), "auto|on|off",
+	 "A VGA with a text screen, which is drawn on the terminal, and a keyboard. When the guest "
+	 "writes to its serial port that has the terminal instead; Ctrl-A s switches. auto: where a BIOS "
+	 "starts the machine and standard output is a terminal. Default: auto."},
 	{"memory", OPT_SIZE, offsetof(struct run_opts, memory), "SIZE",
 	 "Guest memory, in bytes or with a suffix K, M, G or T. Default: 512M, or 1G for a system on a "
 	 "disk."},
@@ -168,6 +172,8 @@ const struct command run_command = {
 		"The guest's serial console is the terminal. Keys:\n"
 		"  Ctrl-A x       end the VM at once\n"
 		"  Ctrl-A h       list the keys\n"
+		"  Ctrl-A s       with --vga: switch between screen and serial port\n"
+		"  Ctrl-A r       with --vga: press Ctrl-Alt-Del\n"
 		"  Ctrl-A Ctrl-A  send one Ctrl-A to the guest\n"
 		"SIGTERM and SIGINT press the guest's power button; a second one, or no power-off\n"
 		"for --stop-timeout seconds, ends the VM.\n"

@@ -32,7 +32,7 @@ static void end_input(struct console_in *in)
 static bool feed_guest(struct console_in *in)
 {
 	while (in->len) {
-		uint32_t n = machine_serial_input(in->machine, in->buf, in->len);
+		uint32_t n = in->input(in->ctx, in->buf, in->len);
 
 		if (!n)
 			return false;
@@ -92,12 +92,14 @@ static void guest_has_room(void *ctx)
 }
 
 void console_in_start(struct console_in *in, int fd, struct machine *m,
+		      uint32_t (*input)(void *ctx, const uint8_t *bytes, uint32_t len),
 		      void (*key)(void *ctx, enum console_key key), void *ctx)
 {
 	*in = (struct console_in){
 		.machine = m,
 		.watch = {.fd = fd, .ready = input_ready},
 		.is_terminal = isatty(fd),
+		.input = input,
 		.key = key,
 		.ctx = ctx,
 	};

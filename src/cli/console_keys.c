@@ -2,6 +2,18 @@
 
 #define CTRL_A 0x01
 
+static enum console_key own_key(uint8_t b)
+{
+	switch (b) {
+	case 'x': return KEY_QUIT;
+	case 'h': return KEY_HELP;
+	case 's': return KEY_VIEW;
+	case 'd': return KEY_DETACH;
+	case 'r': return KEY_REBOOT;
+	default: return KEY_NONE;
+	}
+}
+
 uint32_t console_keys_filter(struct console_keys *k, uint8_t *bytes, uint32_t len,
 			     enum console_key *key)
 {
@@ -15,14 +27,10 @@ uint32_t console_keys_filter(struct console_keys *k, uint8_t *bytes, uint32_t le
 			k->escaped = true;
 			continue;
 		}
-		if (k->escaped && b == 'x')
-			*key = KEY_QUIT;
-		else if (k->escaped && b == 'h')
-			*key = *key == KEY_QUIT ? KEY_QUIT : KEY_HELP;
-		else if (k->escaped && b == 'd')
-			*key = *key == KEY_QUIT ? KEY_QUIT : KEY_DETACH;
-		else
+		if (!k->escaped || !own_key(b))
 			bytes[kept++] = b;
+		else if (*key != KEY_QUIT)
+			*key = own_key(b);
 		k->escaped = false;
 	}
 	return kept;

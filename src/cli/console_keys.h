@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum console_key { KEY_NONE, KEY_QUIT, KEY_HELP, KEY_DETACH };
+enum console_key { KEY_NONE, KEY_QUIT, KEY_HELP, KEY_DETACH, KEY_VIEW, KEY_REBOOT };
 
 struct console_keys {
 	bool escaped; /* the last byte was Ctrl-A */

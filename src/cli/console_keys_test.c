@@ -34,6 +34,10 @@ static void keys_are_taken_out(void **state)
 	assert_int_equal(typed("a\001hb"), 2);
 	assert_memory_equal(bytes, "ab", 2);
 	assert_int_equal(key, KEY_HELP);
+	assert_int_equal(typed("\001s"), 0);
+	assert_int_equal(key, KEY_VIEW);
+	assert_int_equal(typed("\001r"), 0);
+	assert_int_equal(key, KEY_REBOOT);
 	assert_int_equal(typed("\001x"), 0);
 	assert_int_equal(key, KEY_QUIT);
 }

@@ -105,6 +105,30 @@ static void put(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 	arm_timer(o);
 }
 
+bool console_out_offer(struct console_out *o, const void *bytes, uint32_t len)
+{
+	bool taken;
+
+	if (pthread_mutex_trylock(&o->lock))
+		return false;
+	taken = len <= sizeof o->buf - o->len;
+	if (taken) {
+		memcpy(o->buf + o->len, bytes, len);
+		o->len += len;
+	}
+	pthread_mutex_unlock(&o->lock);
+	arm_timer(o);
+	return taken;
+}
+
+void console_out_discard(struct console_out *o)
+{
+	if (pthread_mutex_trylock(&o->lock))
+		return;
+	o->len = 0;
+	pthread_mutex_unlock(&o->lock);
+}
+
 /* In the loop only while the reader is slow: epoll would go on telling of one that is gone.
  * What it refuses, files and some devices, is never slow. Loop thread. */
 static void watch_reader(struct console_out *o, bool slow)

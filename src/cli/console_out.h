@@ -43,6 +43,10 @@ WARN_UNUSED int console_out_init(struct console_out *o, int fd, struct err *e);
 WARN_UNUSED int console_out_attach(struct console_out *o, struct loop *l, struct err *e);
 /* After the machine ran, before its loop goes. */
 void console_out_detach(struct console_out *o);
+/* Takes all of it, or nothing while there is no room for it at once: never waits. Loop thread. */
+bool console_out_offer(struct console_out *o, const void *bytes, uint32_t len);
+/* Forgets what was not written yet, unless a vCPU waits with it. Loop thread. */
+void console_out_discard(struct console_out *o);
 /* Writes what is left, as slowly as it is read; then frees. */
 void console_out_done(struct console_out *o);
 /* Any thread: nobody waits for the reader from now on. */

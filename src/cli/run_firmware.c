@@ -41,6 +41,10 @@ static const struct kind uefi = {
 static const char *const net_roms[] = {"/usr/lib/ipxe/qemu/pxe-virtio.rom",
 				       "/usr/share/qemu/pxe-virtio.rom"};
 
+/* The BIOS of a plain VGA (the packages of the kinds above). */
+static const char *const vga_roms[] = {"/usr/share/seabios/vgabios.bin",
+				       "/usr/share/qemu/vgabios.bin"};
+
 static bool readable(const char *path)
 {
 	return !path || access(path, R_OK) == 0;
@@ -160,6 +164,36 @@ static int find_net_rom(struct machine_firmware *f, struct err *e)
 		       net_roms[0]);
 }
 
+/* A BIOS cannot draw without the VGA's own; a UEFI does not draw on one. */
+static int find_vga_rom(struct machine_firmware *f, bool required, struct err *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(vga_roms) && !f->vga_rom; i++)
+		if (readable(vga_roms[i]))
+			f->vga_rom = vga_roms[i];
+	if (f->vga_rom || !required)
+		return 0;
+	return err_set(e, ENOENT,
+		       "--vga on: a BIOS needs '%s' for that; on Debian: apt install seabios",
+		       vga_roms[0]);
+}
+
+/* The screen is a BIOS's own way to show itself, the serial port the way for programs. */
+static int choose_vga(const struct run_opts *o, struct machine_config *c, struct err *e)
+{
+	struct machine_firmware *f = &c->firmware;
+	bool by_bios = f->code && !f->vars;
+	int r = 0;
+
+	c->vga = o->vga == VGA_ON ||
+		 (o->vga == VGA_AUTO && !o->detach && by_bios && isatty(STDOUT_FILENO));
+	if (c->vga && by_bios)
+		r = find_vga_rom(f, o->vga == VGA_ON, e);
+	if (by_bios && !f->vga_rom)
+		c->vga = false;
+	f->no_serial = c->vga && by_bios;
+	return r;
+}
+
 static bool has_net(const struct machine_firmware *f)
 {
 	for (unsigned i = 0; i < f->orders; i++)
@@ -233,8 +267,9 @@ static int choose(struct run_firmware *f, const struct run_opts *o, const struct
 	return r;
 }
 
-int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct run_system *system,
-			const char *name, struct machine_config *c, struct err *e)
+static int firmware_config(struct run_firmware *f, const struct run_opts *o,
+			   struct run_system *system, const char *name, struct machine_config *c,
+			   struct err *e)
 {
 	struct machine_firmware *m = &c->firmware;
 	const char *template = NULL;
@@ -261,6 +296,14 @@ int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct
 	r = find_vars(f, name, template, e);
 	m->vars = f->vars;
 	return r;
+}
+
+int run_firmware_config(struct run_firmware *f, const struct run_opts *o, struct run_system *system,
+			const char *name, struct machine_config *c, struct err *e)
+{
+	int r = firmware_config(f, o, system, name, c, e);
+
+	return r < 0 ? r : choose_vga(o, c, e);
 }
 
 void run_firmware_done(struct run_firmware *f)

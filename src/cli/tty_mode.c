@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -12,9 +13,23 @@ static const int deadly[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGQUIT, SIGSEGV, 
 /* A signal handler has no other way to find it. Set while the terminal is raw. */
 static struct tty_mode *_Atomic to_restore;
 
+/* Likewise. */
+static const char *_Atomic to_write;
+static atomic_int to_write_fd;
+
+void tty_mode_leave_with(int fd, const char *text)
+{
+	atomic_store(&to_write_fd, fd);
+	atomic_store(&to_write, text);
+}
+
 static void restore_and_die(int sig)
 {
 	struct tty_mode *t = atomic_exchange(&to_restore, NULL);
+	const char *text = atomic_exchange(&to_write, NULL);
+
+	if (text && write(atomic_load(&to_write_fd), text, strlen(text)) < 0)
+		text = NULL; /* nobody is left to be told */
 
 	if (t)
 		tcsetattr(t->fd, TCSANOW, &t->saved);

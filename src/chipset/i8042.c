@@ -306,7 +306,9 @@ static void i8042_reset(struct device *d)
 	struct i8042 *k = to_i8042(d);
 	AUTO_LOCK(&k->lock);
 
-	k->cmd_byte = CMD_BYTE_SYSTEM | CMD_BYTE_NO_KBD | CMD_BYTE_NO_AUX;
+	k->cmd_byte = CMD_BYTE_SYSTEM | CMD_BYTE_NO_AUX;
+	/* As a BIOS leaves it, for kernels that start without one */
+	k->cmd_byte |= k->has_kbd ? CMD_BYTE_IRQ1 | CMD_BYTE_XLATE : CMD_BYTE_NO_KBD;
 	k->out_buf = k->flags = k->command = k->held = 0;
 	k->a20 = true;
 	ps2_keyboard_reset(&k->kbd);

@@ -110,7 +110,11 @@ void console_view_switch(struct console_view *v)
 		return;
 	v->switching = true;
 	v->resting = false;
-	look_again(v, 1);
+	if (pthread_mutex_trylock(&v->lock) == 0) {
+		do_switch(v);
+		pthread_mutex_unlock(&v->lock);
+	}
+	look_again(v, LOOK_NS);
 }
 
 void console_view_resize(struct console_view *v, unsigned columns, unsigned rows)
@@ -237,7 +241,7 @@ void console_view_stop(struct console_view *v)
 	if (v->timer.fd < 0)
 		return;
 	loop_del(machine_loop(v->machine), &v->timer);
-	if (v->has_screen)
+	for (unsigned i = 0; i < 2 && v->has_screen; i++) /* twice: then it rests */
 		look(v);
 	console_view_leave(v);
 	if (entered)

@@ -29,7 +29,9 @@ const char *vm_state_word(const struct vm_seen *v)
 
 	if (v->life != VM_RUNS)
 		return v->waits ? "restarting" : v->life == VM_ENDED ? "ended" : "died";
-	for (unsigned i = 0; said && i < ARRAY_SIZE(words); i++)
+	if (!said) /* it has the lock, and has written nothing yet */
+		return "starting";
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
 		if (!strcmp(words[i], said))
 			return words[i];
 	return "running";

@@ -6,28 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ata/ahci_priv.h"
+#include "ata/ahci_fixture.h"
 #include "base/test.h"
-#include "chipset/test_board.h"
 
-#define BAR     0xc0000000u
-#define PORT    0x100u
-#define P_IS    (PORT + 0x10)
-#define P_CMD   (PORT + 0x18)
-#define P_TFD   (PORT + 0x20)
-#define P_SACT  (PORT + 0x34)
-#define P_CI    (PORT + 0x38)
-#define LIST    0x1000u
-#define FISES   0x2000u
 #define TABLE   0x4000u /* of slot n: n KiB from here on */
 #define DATA    0x20000u
 #define SECTORS 64u
 
-static struct test_board b;
-static struct device *host, *ahci;
-static struct io_thread *io;
-static struct block_ctx *ctx;
-static struct block *disk;
+static struct ahci_fixture fix;
 static struct block_req *held[AHCI_SLOTS];
 static unsigned holds, fails, submitted, discards, fuas;
 static bool hold, told_full;
@@ -60,73 +46,34 @@ static void failed(void *arg, enum block_op op, int error)
 	told_error = error;
 }
 
-static void config(unsigned reg, uint32_t v)
-{
-	bus_write(b.bus, BUS_PIO, PORT_PCI_CONFIG, 0x80000000u | 6 << 11 | reg, 4);
-	bus_write(b.bus, BUS_PIO, PORT_PCI_CONFIG + 4, v, 4);
-}
-
 static void put(uint32_t reg, uint32_t v)
 {
-	board_store(&b, BAR + reg, v);
+	fixture_put(&fix, reg, v);
 }
 
 static uint32_t get(uint32_t reg)
 {
-	return board_load(&b, BAR + reg);
-}
-
-static void make_image(struct block_opts *o, char path[])
-{
-	int fd = mkstemp(path);
-
-	assert_true(fd >= 0);
-	for (unsigned i = 0; i < SECTORS; i++) {
-		uint8_t sector[DISK_SECTOR];
-
-		memset(sector, (int)i, sizeof sector);
-		assert_int_equal(write(fd, sector, sizeof sector), sizeof sector);
-	}
-	close(fd);
-	*o = (struct block_opts){
-		.file = path, .format = "raw", .cache = BLOCK_CACHE_WRITEBACK, .discard = true};
+	return fixture_get(&fix, reg);
 }
 
 static int set_up(bool discard, bool write_through)
 {
 	char path[] = "/tmp/ata-disk-test-XXXXXX";
-	struct block_opts image;
-	struct ahci_opts o = {0};
+	const struct block_opts image = {
+		.file = path, .format = "raw", .cache = BLOCK_CACHE_WRITEBACK, .discard = true};
 
 	holds = fails = submitted = discards = fuas = 0;
 	hold = told_full = false;
 	told_error = 0;
-	make_image(&image, path);
-	board_init(&b);
-	assert_int_equal(mem_new(&b.env.mem, MIB(1), NULL), 0);
-	host = board_add(&b, &pci_host_type);
-	assert_int_equal(io_thread_new(&io, "ata", NULL), 0);
-	assert_int_equal(block_ctx_new(&ctx, io_thread_loop(io), BLOCK_ENGINE_THREADS, NULL), 0);
-	assert_int_equal(block_open(&disk, ctx, &image, NULL), 0);
-	unlink(path);
-	o.mem = b.env.mem;
-	o.io = io;
-	o.drive[0] = (struct ahci_drive){.kind = ATA_DISK,
-					 .image = disk,
-					 .serial = "S-1",
-					 .discard = discard,
-					 .write_through = write_through,
-					 .retry_ns = 1000000,
-					 .space = space,
-					 .failed = failed};
-	assert_int_equal(ahci_new(&ahci, host, 6 << 3, &o, NULL), 0);
-	config(0x24, BAR);
-	config(PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
-	put(PORT + 0x00, LIST);
-	put(PORT + 0x08, FISES);
-	put(PORT + 0x14, 0x7dc0007f);
-	put(P_CMD, 0x17);
-	put(4, 0x80000002);
+	fixture_image(path, SECTORS, DISK_SECTOR, 0);
+	fixture_init(&fix, &image,
+		     &(struct ahci_drive){.kind = ATA_DISK,
+					  .serial = "S-1",
+					  .discard = discard,
+					  .write_through = write_through,
+					  .retry_ns = 1000000,
+					  .space = space,
+					  .failed = failed});
 	return 0;
 }
 
@@ -142,20 +89,13 @@ static int setup_plain(void **state)
 
 static int teardown(void **state)
 {
-	ahci_pause(ahci);
-	ahci->type->free(ahci);
-	assert_int_equal(block_close(disk, NULL), 0);
-	block_ctx_free(ctx);
-	io_thread_free(io);
-	host->type->free(host);
-	mem_free(b.env.mem);
-	board_done(&b);
+	fixture_done(&fix);
 	return 0;
 }
 
 static uint8_t *ram(gpa_t at)
 {
-	return mem_span(b.env.mem, at, 1);
+	return fixture_ram(&fix, at);
 }
 
 /* The slot's buffer. */
@@ -196,7 +136,7 @@ static void prepare_queued(unsigned slot, bool write, uint64_t lba, uint16_t cou
 
 static void turn(void)
 {
-	assert_true(loop_once(io_thread_loop(io)) >= 0);
+	assert_true(loop_once(io_thread_loop(fix.io)) >= 0);
 }
 
 /* Starts slot 0 and waits until it has ended, or failed; returns the task file. */
@@ -263,7 +203,7 @@ static void all_kinds_of_reads_read(void **state)
 		assert_int_equal(data(0)[1024], 0xff);
 		assert_int_equal(load_le(ram(LIST) + 4, 4), 1024);
 		assert_int_equal(get(P_CI), 0);
-		assert_true(b.wire[pci_intx_gsi(6, 1)].level);
+		assert_true(fix.b.wire[pci_intx_gsi(6, 1)].level);
 	}
 	assert_int_equal(command(0x40, 0, SECTORS, 0), 0x50);
 }
@@ -299,8 +239,8 @@ static void without_the_write_cache_each_write_is_flushed(void **state)
 	assert_int_equal(command(0xec, 0, 0, 512), 0x50);
 	assert_int_equal(load_le(data(0) + 170, 2) & 0x20, 0x20);
 	assert_int_equal(load_le(data(0) + 338, 2), 0);
-	ahci->type->reset(ahci); /* it comes up without it, as it did at first */
-	assert_true(container_of(ahci, struct ahci, dev)->port[0].no_cache);
+	fix.ahci->type->reset(fix.ahci); /* it comes up without it, as it did at first */
+	assert_true(container_of(fix.ahci, struct ahci, dev)->port[0].no_cache);
 }
 
 static void what_is_not_on_the_disk_is_an_error(void **state)
@@ -336,7 +276,7 @@ static void queued_commands_run_at_once_and_end_in_any_order(void **state)
 	assert_int_equal(get(P_SACT), 0x80000009);
 	for (unsigned i = 0; i < 3; i++)
 		if (held[i]->op == BLOCK_WRITE)
-			__real_block_submit(disk, held[i]);
+			__real_block_submit(fix.image, held[i]);
 	while (!(get(P_IS) & IS_SDB))
 		turn();
 	assert_int_equal(get(P_SACT), 0x80000001);
@@ -344,7 +284,7 @@ static void queued_commands_run_at_once_and_end_in_any_order(void **state)
 	assert_int_equal(load_le(ram(FISES) + 0x5c, 4), 8);
 	for (unsigned i = 0; i < 3; i++)
 		if (held[i]->op == BLOCK_READ)
-			__real_block_submit(disk, held[i]);
+			__real_block_submit(fix.image, held[i]);
 	while (get(P_SACT))
 		turn();
 	assert_int_equal(data(0)[0], 5);
@@ -365,7 +305,7 @@ static void others_wait_for_the_queue_to_be_empty(void **state)
 	assert_int_equal(get(P_CI), 1);
 	assert_int_equal(holds, 1);
 	hold = false;
-	__real_block_submit(disk, held[0]);
+	__real_block_submit(fix.image, held[0]);
 	while (get(P_CI) || get(P_SACT))
 		turn();
 	assert_int_equal(get(P_TFD), 0x50);
@@ -423,11 +363,11 @@ static void what_the_driver_stopped_ends_unheard(void **state)
 	queue(1); /* too early; it waits */
 	turn();
 	assert_int_equal(holds, 1);
-	__real_block_submit(disk, held[0]);
+	__real_block_submit(fix.image, held[0]);
 	while (holds < 2)
 		turn();
 	assert_int_equal(get(P_IS), 0);
-	__real_block_submit(disk, held[1]);
+	__real_block_submit(fix.image, held[1]);
 	while (get(P_SACT))
 		turn();
 	assert_int_equal(data(0)[0], 6);
@@ -484,7 +424,7 @@ static void a_stop_does_not_wait_for_space(void **state)
 	put(P_CI, 1);
 	while (!told_full)
 		turn();
-	ahci_pause(ahci);
+	ahci_pause(fix.ahci);
 	assert_false(told_full);
 	assert_int_equal(get(P_TFD), 0x451);
 }

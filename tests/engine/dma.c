@@ -179,15 +179,9 @@ static bool run(const struct engine *engine, const char *name, bool thread, uint
 
 int main(int argc, char **argv)
 {
-	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
+	const struct engine *engine = vm_engine_of(argc, argv, VM_HOST_ODD);
 	bool ok = true;
 
-	if (!engine) {
-		printf("engine %s is not in this build\n", argc == 2 ? argv[1] : "?");
-		return 77;
-	}
-	if (vm_host(engine) == VM_HOST_UNFIT)
-		return 77;
 	ok &= run(engine, "written on the vCPU's thread", false, 0, write_function, ROUNDS);
 	ok &= run(engine, "written by another thread", true, 0, write_function, ROUNDS);
 	ok &= run(engine, "an instruction across pages", false, 4095, write_second_page, ROUNDS);

@@ -37,18 +37,12 @@ static bool can_set_tsc(struct vm *vm, struct x86_state *s)
 
 int main(int argc, char **argv)
 {
-	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
+	const struct engine *engine = vm_engine_of(argc, argv, VM_HOST_ODD);
 	uint64_t host, guest;
 	struct longmode lm;
 	struct err e = {0};
 	struct vm vm;
 
-	if (!engine) {
-		printf("engine %s is not in this build\n", argc == 2 ? argv[1] : "?");
-		return 77;
-	}
-	if (vm_host(engine) == VM_HOST_UNFIT)
-		return 77;
 	if (vm_init(&vm, engine, MIB(8), &e) < 0) {
 		printf("%s\n", e.text);
 		return 1;

@@ -63,19 +63,13 @@ static int check(const struct vm *vm)
 
 int main(int argc, char **argv)
 {
-	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
+	const struct engine *engine = vm_engine_of(argc, argv, VM_HOST_FIT);
 	static struct x86_state start, end;
 	static struct vm vm;
 	struct err e = {0};
 	enum vm_end how;
 	int r;
 
-	if (!engine) {
-		printf("engine %s is not in this build\n", argc == 2 ? argv[1] : "?");
-		return 77;
-	}
-	if (vm_host(engine) != VM_HOST_FIT)
-		return 77;
 	vm.rom_bytes = ROM_BYTES;
 	if (vm_init(&vm, engine, MIB(8), &e) < 0) {
 		printf("%s\n", e.text);

@@ -137,15 +137,9 @@ static bool run(const struct engine *engine, const struct guest_case *c, bool wi
 
 int main(int argc, char **argv)
 {
-	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
+	const struct engine *engine = vm_engine_of(argc, argv, VM_HOST_FIT);
 	bool ok = true;
 
-	if (!engine) {
-		printf("engine %s is not in this build\n", argc == 2 ? argv[1] : "?");
-		return 77;
-	}
-	if (vm_host(engine) != VM_HOST_FIT)
-		return 77;
 	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
 		ok &= run(engine, &cases[n], true);
 		ok &= run(engine, &cases[n], false);

@@ -315,3 +315,14 @@ enum vm_end vm_run(struct vm *vm, const struct x86_state *start, struct x86_stat
 		return VM_FAILED;
 	return how;
 }
+
+const struct engine *vm_engine_of(int argc, char **argv, enum vm_host least)
+{
+	const struct engine *engine = argc == 2 ? vm_engine(argv[1]) : NULL;
+
+	if (!engine)
+		printf("engine %s is not in this build\n", argc == 2 ? argv[1] : "?");
+	if (!engine || vm_host(engine) > least)
+		exit(77); /* Meson: skipped */
+	return engine;
+}

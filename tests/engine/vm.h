@@ -66,3 +66,6 @@ const struct engine *vm_engine(const char *name);
  * named (oddity.h). HOLON_FORCE=1 in the environment makes every host fit. */
 enum vm_host { VM_HOST_FIT, VM_HOST_ODD, VM_HOST_UNFIT };
 enum vm_host vm_host(const struct engine *engine);
+/* For a test's main: the engine that its only argument names. Ends the test as skipped if there is
+ * none, or if the host is worse than least for it. */
+const struct engine *vm_engine_of(int argc, char **argv, enum vm_host least);

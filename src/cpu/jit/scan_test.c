@@ -188,7 +188,8 @@ static const char *kept(const char *between)
 static void an_access_with_an_index(void **state)
 {
 	static const char *const good[] = {
-		SUM_READ, RCX_ADD SUM_READ, "48 89 f3 " SUM_READ, /* mov rbx, rsi: it was added */
+		SUM_READ, (RCX_ADD SUM_READ),
+		("48 89 f3 " SUM_READ), /* mov rbx, rsi: it was added */
 	};
 	static const char *const bad[] = {
 		"48 89 f1 " SUM_READ,             /* mov rcx, rsi */

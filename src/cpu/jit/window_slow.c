@@ -109,6 +109,24 @@ static bool open_lane(struct window *w, unsigned n)
 	return true;
 }
 
+/* The host's address space has room for some thirty lanes, of all vCPUs. false: others have them. */
+static bool make_lane(struct jit_cpu *c, struct window *w, unsigned n)
+{
+	struct windows *ws = c->p->win;
+
+	while (!open_lane(w, n)) {
+		struct window *oldest = NULL;
+
+		for (struct window *o = ws->w; o < ws->w + WINDOWS; o++)
+			if (o != w && o->root && (!oldest || o->used < oldest->used))
+				oldest = o;
+		if (!oldest)
+			return false;
+		jit_window_close(c, oldest);
+	}
+	return true;
+}
+
 bool jit_window_open(struct jit_cpu *c)
 {
 	struct window *w = victim(c);
@@ -123,14 +141,15 @@ bool jit_window_open(struct jit_cpu *c)
 	w->root = c->st.cr3 & 0x000ffffffffff000ull;
 	w->pcid = jit_pcid(c);
 	w->used = ++c->p->win->clock;
-	if ((rip < LANES && !open_lane(w, (unsigned)rip)) ||
-	    (sp < LANES && !open_lane(w, (unsigned)sp))) {
+	if ((rip < LANES && !make_lane(c, w, (unsigned)rip)) ||
+	    (sp < LANES && !make_lane(c, w, (unsigned)sp))) {
 		jit_window_close(c, w);
 		return false;
 	}
 	return true;
 }
 
+/* A window that lacks a lane would be left by a signal at each access there: it goes. */
 void jit_window_open_lanes(struct jit_cpu *c)
 {
 	struct windows *ws = c->p->win;
@@ -139,9 +158,14 @@ void jit_window_open_lanes(struct jit_cpu *c)
 	if (!ws->want)
 		return;
 	jit_fpu_leave(c);
-	for (unsigned n = 0; w && n < LANES; n++)
-		if ((ws->want >> n & 1) && open_lane(w, n))
+	for (unsigned n = 0; w && n < LANES; n++) {
+		if (!(ws->want >> n & 1))
+			continue;
+		if (make_lane(c, w, n))
 			c->delta[n] = (uint64_t)w->lane[n] - n * LANE_SIZE;
+		else
+			w->churn = UINT32_MAX;
+	}
 	ws->want = 0;
 }
 

@@ -239,7 +239,9 @@ class Uefi(Firmware):
         efi_disk(self.path("none.img"), {})
         with self.vm("--firmware", "uefi", self.path("none.img"), "--name", "twice") as vm:
             read_until(vm.p.stdout.fileno(), b"Shell")
-            with self.vm("--firmware", "uefi", "--name", "twice", stderr=subprocess.STDOUT) as other:
+            os.mkdir(self.path("elsewhere"), 0o700)
+            env = {**os.environ, "XDG_RUNTIME_DIR": self.path("elsewhere")}  # where the first is not seen
+            with self.vm("--firmware", "uefi", "--name", "twice", env=env, stderr=subprocess.STDOUT) as other:
                 self.assertIn(b"another VM of this name", other.p.stdout.read())
                 self.assertEqual(other.status(), 1)
 

@@ -242,7 +242,7 @@ class Definitions(ManageTest):
         self.define("vm")
         p = subprocess.Popen([HOLON, "start", "--foreground", "vm"], env=self.env, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL)
-        until(lambda: self.state()["state"] == "running")
+        until(lambda: (self.state() or {}).get("state") == "running")
         self.until_said("up")
         self.good("stop", "vm")
         self.assertEqual(p.wait(timeout=PATIENCE), 0)

@@ -172,10 +172,10 @@ static void what_cannot_be_started_says_why(void **state)
 			 -EACCES);
 	again();
 	assert_int_equal(agent_exec(&w, &(struct agent_exec){.user = "nobody-of-that-name"}, &e),
-			 -ENOENT);
+			 -EINVAL);
 	again();
 	assert_int_equal(agent_exec(&w, &(struct agent_exec){.dir = "/no/such/place"}, &e),
-			 -ENOENT);
+			 -EINVAL);
 }
 
 static void neither_direction_waits_for_the_other(void **state)

@@ -19,8 +19,8 @@ struct agent_exec {
 };
 
 /* Starts a command on a new connection. After this, frames WIRE_IN, WIRE_RESIZE and WIRE_SIGNAL
- * go there and WIRE_OUT, WIRE_ERR and at last WIRE_EXIT come back. e->code tells why it could
- * not be started: ENOENT, EACCES, ... */
+ * go there and WIRE_OUT, WIRE_ERR and at last WIRE_EXIT come back. e->code tells why the program
+ * could not be run (ENOENT, EACCES, ...); EINVAL: it did not come to that. */
 WARN_UNUSED int agent_exec(struct wire *w, const struct agent_exec *x, struct err *e);
 /* What a WIRE_EXIT says, as a shell would: 128 and more, a signal. */
 WARN_UNUSED int agent_status(const struct frame *f, int *status, struct err *e);

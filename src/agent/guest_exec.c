@@ -128,7 +128,8 @@ static _Noreturn void become(struct command *c, const struct guest_user *u, int 
 		goto failed;
 	set_environment(c, u);
 	if (chdir(c->dir ? c->dir : u->home) < 0 && (c->dir || chdir("/") < 0)) {
-		err_sys(&e, errno, "'%s'", c->dir ? c->dir : "/");
+		/* Not the code of a program that is missing. */
+		err_set(&e, EINVAL, "'%s': %s", c->dir ? c->dir : "/", strerror(errno));
 		goto failed;
 	}
 	if (!c->args) { /* a shell that begins with a dash is a login shell */

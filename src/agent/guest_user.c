@@ -37,7 +37,7 @@ int guest_user_find(const char *who, struct guest_user *u, struct err *e)
 			return 0;
 		}
 	if (!numeric && strcmp(name, "root") != 0)
-		return err_set(e, ENOENT, "no user '%s' in /etc/passwd", name);
+		return err_set(e, EINVAL, "no user '%s' in /etc/passwd", name);
 	*u = (struct guest_user){(uid_t)number, (gid_t)number, "", "/", "/bin/sh"};
 	snprintf(u->name, sizeof u->name, "%s", name);
 	return 0;

@@ -192,6 +192,8 @@ int tree_send(struct wire *w, const char *path, struct tree_progress *p, struct 
 
 	if (!s)
 		return err_sys(e, ENOMEM, "'%s'", path);
+	if (strlen(path) >= sizeof s->path)
+		return err_sys(e, ENAMETOOLONG, "'%.40s...'", path);
 	*s = (struct sender){.w = w, .p = p};
 	r = own_name(path, name, sizeof name, e);
 	if (r < 0)
@@ -200,15 +202,8 @@ int tree_send(struct wire *w, const char *path, struct tree_progress *p, struct 
 	if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
 		resolved = realpath(path, NULL);
 	snprintf(s->path, sizeof s->path, "%s", resolved ? resolved : path);
+	r = send_any(s, AT_FDCWD, resolved ? resolved : path, name, 0, e);
 	free(resolved);
-	if (strlen(path) >= sizeof s->path)
-		return err_sys(e, ENAMETOOLONG, "'%.40s...'", path);
-	{
-		char start[PATH_MAX];
-
-		memcpy(start, s->path, sizeof start);
-		r = send_any(s, AT_FDCWD, start, name, 0, e);
-	}
 	if (r == 0)
 		r = wire_send(w, WIRE_END, NULL, 0, e);
 	return r < 0 ? r : wire_drain(w, e);

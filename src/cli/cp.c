@@ -112,7 +112,14 @@ int cmd_cp(const void *opts, int words, char **word)
 		}
 	/* Several go into a directory, or nowhere. */
 	if (words > 2 && to[strlen(to) - 1] != '/') {
-		snprintf(inside, sizeof inside, "%s/", to);
+		const char *in_guest = guest_part(to);
+
+		/* "VM:" alone is the user's home, and not the root. */
+		if (snprintf(inside, sizeof inside, "%s%s", to,
+			     in_guest && !*in_guest ? "./" : "/") >= (int)sizeof inside) {
+			err_sys(&e, ENAMETOOLONG, "'%.40s...'", to);
+			return trouble(&e);
+		}
 		to = inside;
 	}
 	for (int i = 0; i < words - 1; i++)

@@ -235,9 +235,9 @@ static int carry_on(struct session *s, struct err *e)
 
 static int refused(const struct err *e)
 {
-	return e->code == ENOENT                                             ? EXIT_NOT_FOUND
-	       : e->code == EACCES || e->code == ENOEXEC || e->code == EPERM ? EXIT_NOT_RUN
-									     : EXIT_NOT_BEGUN;
+	if (e->code == ENOENT)
+		return EXIT_NOT_FOUND;
+	return e->code == EACCES || e->code == ENOEXEC ? EXIT_NOT_RUN : EXIT_NOT_BEGUN;
 }
 
 int cmd_exec(const void *opts, int words, char **word)

@@ -74,7 +74,8 @@ class Agent(DriverTest):
         status, _, told = self.exec("/etc/passwd")
         self.assertEqual(status, 126)
         self.assertIn(b"in the guest: '/etc/passwd'", told)
-        self.assertEqual(self.exec("id", options=["-u", "nobody-there"])[0], 127)
+        self.assertEqual(self.exec("id", options=["-u", "nobody-there"])[0], 125)
+        self.assertEqual(self.exec("id", options=["-w", "/no/such/place"])[0], 125)
 
     def test_user_directory_and_variables(self):
         got = self.exec("sh", "-c", "id -u; id -G; pwd; echo $HOME $X $Y",
@@ -167,6 +168,8 @@ class Agent(DriverTest):
         self.assertTrue(filecmp.cmp(f"{tree}/sub/big", self.path("back/sub/big"), shallow=False))
         self.assertEqual(os.stat(self.path("back/script")).st_mode & 0o777, 0o750)
         self.assertEqual(os.readlink(self.path("back/link")), "script")
+        self.assertEqual(self.cp(f"{tree}/script", f"{tree}/link", "box:").returncode, 0)
+        self.assertEqual(self.exec("/root/script")[1], b"ran\n")  # at home, not in the root
         p = self.cp("box:/tmp/missing", self.path("x"))
         self.assertEqual(p.returncode, 1)
         self.assertIn("in the guest: '/tmp/missing'", p.stderr)

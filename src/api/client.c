@@ -40,6 +40,7 @@ void api_disconnect(struct api_client *c)
 {
 	if (c->fd >= 0)
 		close(c->fd);
+	api_fds_close(&c->fds);
 	free(c->buf);
 	*c = (struct api_client){.fd = -1};
 }
@@ -50,7 +51,7 @@ static int send_all(struct api_client *c, const char *text, size_t len, struct e
 {
 	while (len) {
 		struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-		ssize_t n = send(c->fd, text, len, MSG_NOSIGNAL);
+		ssize_t n = api_fds_send(c->fd, text, len, &c->fds);
 
 		if (n < 0 && errno == EAGAIN) {
 			if (poll(&p, 1, TIMEOUT_MS) == 0)
@@ -59,6 +60,7 @@ static int send_all(struct api_client *c, const char *text, size_t len, struct e
 		}
 		if (n < 0)
 			return err_sys(e, errno, "the VM's socket");
+		api_fds_close(&c->fds);
 		text += n;
 		len -= (size_t)n;
 	}

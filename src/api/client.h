@@ -13,6 +13,7 @@ struct api_client {
 	int fd;
 	char *buf; /* what came and was not used yet */
 	size_t len, max;
+	struct api_fds fds; /* go with the next request, and are closed then */
 };
 
 WARN_UNUSED int api_connect(struct api_client *c, const char *path, struct err *e);

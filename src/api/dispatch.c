@@ -92,7 +92,7 @@ static int get_args(const struct api_method *m, void *args, char *query, const c
 }
 
 static unsigned run(const struct api_table *t, const struct api_method *m, char *query,
-		    const char *bytes, size_t len, struct api_reply *reply)
+		    const char *bytes, size_t len, struct api_fds *fds, struct api_reply *reply)
 {
 	AUTO_FREE void *args = calloc(1, m->args_size + 1);
 	const char *why = t->refuses ? t->refuses(t->ctx, m) : NULL;
@@ -102,11 +102,16 @@ static unsigned run(const struct api_table *t, const struct api_method *m, char 
 
 	if (why)
 		return refuse(reply, 409, why);
+	if (fds->n && !m->run_with)
+		return refuse(reply, 400, "this method takes no descriptors");
+	if (fds->too_many)
+		return refuse(reply, 400, "more descriptors than one request can have");
 	if (!args)
 		return refuse(reply, 500, "out of memory");
 	r = get_args(m, args, query, bytes, len, &body, &err);
 	if (r == 0)
-		r = m->run(t->ctx, args, reply, &err);
+		r = m->run_with ? m->run_with(t->ctx, args, fds, reply, &err)
+				: m->run(t->ctx, args, reply, &err);
 	json_decref(body);
 	if (r < 0)
 		return refuse(reply, status_of(r), err.text);
@@ -115,7 +120,7 @@ static unsigned run(const struct api_table *t, const struct api_method *m, char 
 
 unsigned api_dispatch(const struct api_table *t, enum api_right right, const char *verb,
 		      const char *path, char *query, const char *body, size_t body_len,
-		      struct api_reply *reply)
+		      struct api_fds *fds, struct api_reply *reply)
 {
 	bool there = false;
 
@@ -136,7 +141,7 @@ unsigned api_dispatch(const struct api_table *t, enum api_right right, const cha
 			return refuse(reply, 403, "only the VM's own user may do that");
 		if (m->type)
 			reply->type = m->type;
-		return run(t, m, query, body, body_len, reply);
+		return run(t, m, query, body, body_len, fds, reply);
 	}
 	return there ? refuse(reply, 405, "this path has other methods; see " API_OPENAPI_PATH)
 		     : refuse(reply, 404, "there is no such path; see " API_OPENAPI_PATH);

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include "api/fds.h"
 #include "api/option.h"
 
 enum api_right { RIGHT_VIEW, RIGHT_OPERATE }; /* the second has the first, too */
@@ -47,6 +48,9 @@ struct api_method {
 	/* ctx: the table's user's. Fails with -EINVAL (400), -EPERM (403), -ENOENT (404),
 	 * -EBUSY, -ESHUTDOWN (409), -ENOTSUP (501); others are 500. */
 	int (*run)(void *ctx, const void *args, struct api_reply *reply, struct err *e);
+	/* Instead of run: it takes descriptors, too. It may keep some (api_fds_take). */
+	int (*run_with)(void *ctx, const void *args, struct api_fds *fds, struct api_reply *reply,
+			struct err *e);
 };
 
 struct api_table {
@@ -64,8 +68,8 @@ struct api_table {
 json_t *api_openapi(const struct api_table *t);
 
 /* Finds the method and has it run. query and body are as in struct http_request (query is
- * changed). Returns the HTTP status; when that is an error, reply->json says why. right: what the
- * client may. */
+ * changed); fds: what came with it. Returns the HTTP status; when that is an error, reply->json says
+ * why. right: what the client may. */
 unsigned api_dispatch(const struct api_table *t, enum api_right right, const char *verb,
 		      const char *path, char *query, const char *body, size_t body_len,
-		      struct api_reply *reply);
+		      struct api_fds *fds, struct api_reply *reply);

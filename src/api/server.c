@@ -32,7 +32,8 @@ struct conn {
 
 	char *in; /* [in_max] */
 	size_t in_len, in_max;
-	bool continued; /* "100 Continue" was sent for the request in it */
+	bool continued;     /* "100 Continue" was sent for the request in it */
+	struct api_fds fds; /* that came with the bytes in it: for the next request */
 
 	char *out; /* what the client has still to read */
 	size_t out_at, out_len;
@@ -83,6 +84,7 @@ static void conn_free(struct conn *c)
 	loop_del(loop_of(s), &c->watch);
 	close(c->watch.fd);
 	drop_stream(c);
+	api_fds_close(&c->fds);
 	free(c->in);
 	free(c->out);
 	free(c);
@@ -163,7 +165,8 @@ static bool answer(struct conn *c, struct http_request *q)
 	c->chunked = !q->old;
 	c->last = !q->keep_alive || c->server->ending;
 	status = api_dispatch(c->server->table, c->right, q->verb, q->path, q->query, q->body,
-			      q->body_len, &reply);
+			      q->body_len, &c->fds, &reply);
+	api_fds_close(&c->fds);
 	good = put_reply(c, status, &reply);
 	json_decref(reply.json);
 	free(reply.text);
@@ -216,7 +219,9 @@ static bool read_more(struct conn *c)
 		c->in = more;
 		c->in_max = max;
 	}
-	n = read(c->watch.fd, c->in + c->in_len, c->in_max - c->in_len);
+	n = api_fds_read(c->watch.fd, c->in + c->in_len, c->in_max - c->in_len, &c->fds);
+	if (c->right < RIGHT_OPERATE)
+		api_fds_close(&c->fds);
 	if (n <= 0)
 		return n < 0 && (errno == EAGAIN || errno == EINTR);
 	c->in_len += (size_t)n;

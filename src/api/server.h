@@ -5,6 +5,9 @@
  * request of HTTP_HEAD_MAX and HTTP_BODY_MAX; requests of one connection are answered one by one;
  * streams are asked for more only when the client has read what it was sent.
  *
+ * Descriptors that come with a request's bytes (at most API_FDS_MAX) are its own; those that its
+ * method did not take are closed when it is answered.
+ *
  * Who may do what: the user whose process it is, and root, all; any other who gets to the socket
  * (it is made for its owner only) may look. */
 #pragma once

@@ -73,9 +73,23 @@ static int stream(void *ctx, const void *args, struct api_reply *reply, struct e
 	return 0;
 }
 
+/* Writes to the first descriptor, and keeps none. */
+static int write_to(void *ctx, const void *args, struct api_fds *fds, struct api_reply *reply,
+		    struct err *e)
+{
+	int fd = api_fds_take(fds, 0);
+
+	reply->json = json_pack("{s:i}", "n", (int)fds->n);
+	if (fd >= 0) {
+		assert_int_equal(write(fd, "!", 1), 1);
+		close(fd);
+	}
+	return 0;
+}
+
 static const struct option options[] = {{"n", OPT_NUMBER, 0, "N", ""}, {0}};
 static const struct echo_args defaults = {5};
-enum { ECHO, GET_ECHO, NOTHING, STREAM };
+enum { ECHO, GET_ECHO, NOTHING, STREAM, WRITE_TO };
 static const struct api_method methods[] = {
 	{"echo", "POST", "/echo", "", NULL, RIGHT_OPERATE, 0, options, &defaults, sizeof defaults,
 	 API_TYPE_JSON, "{}", echo},
@@ -84,6 +98,8 @@ static const struct api_method methods[] = {
 	{"nothing", "POST", "/nothing", "", NULL, RIGHT_OPERATE, 1, .run = nothing},
 	{"stream", "GET", "/stream", "", NULL, RIGHT_VIEW, 0, options, &defaults, sizeof defaults,
 	 API_TYPE_BYTES, NULL, stream},
+	{"write-to", "PUT", "/echo", "", .right = RIGHT_OPERATE, .type = API_TYPE_JSON,
+	 .run_with = write_to},
 };
 
 static const char *refuses(void *ctx, const struct api_method *m)
@@ -177,6 +193,85 @@ static void refusals_carry_their_reason(void **state)
 	api_disconnect(&c);
 }
 
+/* Puts so many write ends of a pipe into the client; returns the read end. */
+static int give_pipe(struct api_client *c, unsigned n)
+{
+	int end[2];
+
+	assert_int_equal(pipe2(end, O_CLOEXEC), 0);
+	while (c->fds.n < n)
+		c->fds.fd[c->fds.n++] = fcntl(end[1], F_DUPFD_CLOEXEC, 0);
+	close(end[1]);
+	return end[0];
+}
+
+/* That nobody else has the write end any more. */
+static void assert_closed(int end)
+{
+	char byte;
+
+	assert_int_equal(read(end, &byte, 1), 0);
+	close(end);
+}
+
+static void descriptors_arrive_and_those_not_taken_are_closed(void **state)
+{
+	struct fixture *f = *state;
+	struct api_client c;
+	char byte;
+	json_t *j;
+	int end;
+
+	assert_int_equal(api_connect(&c, f->path, &f->err), 0);
+	for (unsigned n = 1; n <= API_FDS_MAX; n += API_FDS_MAX - 1) {
+		end = give_pipe(&c, n);
+		assert_int_equal(api_call(&c, &methods[WRITE_TO], NULL, &j, &f->err), 0);
+		assert_int_equal(json_integer_value(json_object_get(j, "n")), n);
+		json_decref(j);
+		assert_int_equal(read(end, &byte, 1), 1);
+		assert_closed(end);
+	}
+	/* The next request has none. */
+	assert_int_equal(api_call(&c, &methods[WRITE_TO], NULL, &j, &f->err), 0);
+	assert_int_equal(json_integer_value(json_object_get(j, "n")), 0);
+	json_decref(j);
+	api_disconnect(&c);
+}
+
+static void a_method_that_takes_no_descriptors_says_so(void **state)
+{
+	struct fixture *f = *state;
+	struct api_client c;
+	int end;
+
+	assert_int_equal(api_connect(&c, f->path, &f->err), 0);
+	end = give_pipe(&c, 2);
+	assert_int_equal(api_call(&c, &methods[ECHO], NULL, NULL, &f->err), -EPROTO);
+	assert_non_null(strstr(f->err.text, "descriptors"));
+	assert_closed(end);
+	api_disconnect(&c);
+}
+
+/* In pieces, and without a request at all. */
+static void more_descriptors_than_a_request_can_have_are_closed(void **state)
+{
+	static const char text[] = "PUT /echo HTTP/1.0\r\n\r\n";
+	struct fixture *f = *state;
+	struct api_client c = {.fd = raw(f)}, idle = {.fd = raw(f)};
+	int end = give_pipe(&c, API_FDS_MAX), idle_end = give_pipe(&idle, 3);
+	char got[4096];
+
+	assert_int_equal(api_fds_send(c.fd, text, 5, &c.fds), 5);
+	assert_int_equal(api_fds_send(c.fd, text + 5, sizeof text - 6, &c.fds), sizeof text - 6);
+	read_all(c.fd, got, sizeof got - 1);
+	assert_non_null(strstr(got, "more descriptors than"));
+	assert_int_equal(api_fds_send(idle.fd, "G", 1, &idle.fds), 1);
+	api_disconnect(&c);
+	assert_closed(end);
+	api_disconnect(&idle);
+	assert_closed(idle_end);
+}
+
 static bool count(void *ctx, const char *bytes, size_t len)
 {
 	*(size_t *)ctx += len;
@@ -233,7 +328,7 @@ static void wrong_requests_name_their_mistake(void **state)
 	static const struct {
 		const char *text, *says;
 	} wrong[] = {
-		{"PUT /echo HTTP/1.0\r\n\r\n", "405 "},
+		{"PATCH /echo HTTP/1.0\r\n\r\n", "405 "},
 		{"GET /echo?m=1 HTTP/1.0\r\n\r\n", "unknown argument 'm'"},
 		{"GET /echo?n=x HTTP/1.0\r\n\r\n", "'x' is not a number"},
 		{"POST /echo HTTP/1.0\r\nContent-Length: 1\r\n\r\n{", "the body is no JSON"},
@@ -292,7 +387,7 @@ static void the_openapi_document_has_every_method(void **state)
 	json_t *j = api_openapi(&table), *paths = json_object_get(j, "paths");
 
 	assert_int_equal(json_object_size(paths), 3);
-	assert_int_equal(json_object_size(json_object_get(paths, "/echo")), 2);
+	assert_int_equal(json_object_size(json_object_get(paths, "/echo")), 3);
 	json_decref(j);
 }
 
@@ -303,6 +398,9 @@ int main(void)
 		TEST(a_client_gets_its_answer),
 		TEST(refusals_carry_their_reason),
 		TEST(a_stream_arrives_whole),
+		TEST(descriptors_arrive_and_those_not_taken_are_closed),
+		TEST(a_method_that_takes_no_descriptors_says_so),
+		TEST(more_descriptors_than_a_request_can_have_are_closed),
 		TEST(requests_in_one_piece_are_answered_in_order),
 		TEST(old_clients_get_a_stream_without_chunks),
 		TEST(wrong_requests_name_their_mistake),

@@ -28,10 +28,11 @@ static void as_client(const uint8_t *data, size_t size)
 	assert(control_methods_count <= METHODS_MAX);
 	memcpy(methods, control_methods, control_methods_count * sizeof *methods);
 	for (unsigned i = 0; i < control_methods_count; i++)
-		methods[i].run = run;
+		methods[i].run = run, methods[i].run_with = NULL;
 	do {
 		struct http_request q;
 		struct api_reply reply;
+		struct api_fds fds = {0};
 		char *copy = malloc(size - at);
 
 		memcpy(copy, data + at, size - at);
@@ -39,7 +40,7 @@ static void as_client(const uint8_t *data, size_t size)
 		assert(used <= (long)(size - at));
 		if (used > 0) {
 			unsigned status = api_dispatch(&table, RIGHT_OPERATE, q.verb, q.path,
-						       q.query, q.body, q.body_len, &reply);
+						       q.query, q.body, q.body_len, &fds, &reply);
 
 			assert(status < 600 && (status < 300 || reply.json));
 			json_decref(reply.json);

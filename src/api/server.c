@@ -418,7 +418,7 @@ int api_server_new(struct api_server **out, const char *path, const struct api_t
 	s->listener.fd = -1;
 	s->wake.run = woken;
 	s->linger.fire = lingered;
-	if ((r = io_thread_new(&s->thread, "api", e)) == 0 &&
+	if ((r = io_thread_new(&s->thread, THREAD_API, "api", e)) == 0 &&
 	    (r = unix_listen(&s->listener, path, e)) == 0) {
 		s->accept = (struct loop_fd){s->listener.fd, accept_ready};
 		if ((r = loop_add(loop_of(s), &s->accept, EPOLLIN, e)) == 0)

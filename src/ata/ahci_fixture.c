@@ -48,7 +48,7 @@ void fixture_init(struct ahci_fixture *f, const struct block_opts *image,
 	board_init(&f->b);
 	assert_int_equal(mem_new(&f->b.env.mem, MIB(1), NULL), 0);
 	f->host = board_add(&f->b, &pci_host_type);
-	assert_int_equal(io_thread_new(&f->io, "ata", NULL), 0);
+	assert_int_equal(io_thread_new(&f->io, THREAD_DISK, "ata", NULL), 0);
 	assert_int_equal(block_ctx_new(&f->ctx, io_thread_loop(f->io), BLOCK_ENGINE_THREADS, NULL),
 			 0);
 	assert_int_equal(block_open(&f->image, f->ctx, image, NULL), 0);

@@ -13,6 +13,7 @@
 
 struct io_thread {
 	struct loop *loop;
+	enum thread_role role;
 	char name[NAME_LEN];
 	pthread_t thread;
 	bool started;
@@ -27,13 +28,14 @@ struct sync_call {
 	bool done;
 };
 
-int io_thread_new(struct io_thread **out, const char *name, struct err *e)
+int io_thread_new(struct io_thread **out, enum thread_role role, const char *name, struct err *e)
 {
 	struct io_thread *t = calloc(1, sizeof *t);
 	int r;
 
 	if (!t)
 		return err_sys(e, ENOMEM, "I/O thread");
+	t->role = role;
 	snprintf(t->name, sizeof t->name, "%s", name);
 	r = loop_new(&t->loop, e);
 	if (r < 0) {
@@ -56,12 +58,12 @@ static void *io_main(void *arg)
 
 int io_thread_start(struct io_thread *t, struct err *e)
 {
-	int r = pthread_create(&t->thread, NULL, io_main, t);
+	const struct thread_opts o = {.role = t->role, .name = t->name};
+	int r = thread_start(&t->thread, &o, io_main, t);
 
-	if (r)
-		return err_sys(e, r, "thread '%s'", t->name);
+	if (r < 0)
+		return err_sys(e, -r, "thread '%s'", t->name);
 	t->started = true;
-	pthread_setname_np(t->thread, t->name);
 	return 0;
 }
 

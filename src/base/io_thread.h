@@ -9,12 +9,15 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/thread.h"
 
 struct io_thread;
 
-/* The loop alone: descriptors may be added to it until the thread starts. */
-WARN_UNUSED int io_thread_new(struct io_thread **out, const char *name, struct err *e);
-/* Makes the thread; name is cut to what the kernel keeps (15 characters). */
+/* The loop alone: descriptors may be added to it until the thread starts. name is cut to what the kernel
+ * keeps (15 characters). */
+WARN_UNUSED int io_thread_new(struct io_thread **out, enum thread_role role, const char *name,
+			      struct err *e);
+/* Makes the thread. */
 WARN_UNUSED int io_thread_start(struct io_thread *t, struct err *e);
 /* Ends the thread if there is one: what it is doing now is its last work. The loop is then the
  * caller's again, to remove descriptors from. */

@@ -26,7 +26,7 @@ static void calls_run_on_the_thread_and_are_waited_for(void **state)
 	struct io_thread *t;
 	struct seen s = {};
 
-	assert_int_equal(io_thread_new(&t, "io-test", NULL), 0);
+	assert_int_equal(io_thread_new(&t, THREAD_DEVICES, "io-test", NULL), 0);
 	io_thread_call(t, note, &s); /* no thread yet */
 	assert_true(pthread_equal(s.on, pthread_self()));
 	assert_int_equal(io_thread_start(t, NULL), 0);
@@ -56,7 +56,7 @@ static void descriptors_are_served_until_it_stops(void **state)
 	struct source s = {.f = {eventfd(0, EFD_NONBLOCK), take}};
 	uint64_t one = 1;
 
-	assert_int_equal(io_thread_new(&t, "io-test", NULL), 0);
+	assert_int_equal(io_thread_new(&t, THREAD_DEVICES, "io-test", NULL), 0);
 	assert_int_equal(loop_add(io_thread_loop(t), &s.f, EPOLLIN, NULL), 0);
 	assert_int_equal(io_thread_start(t, NULL), 0);
 	assert_int_equal(write(s.f.fd, &one, 8), 8);

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/thread.h"
 #include "block/io.h"
 
 #define THREADS_MAX  16
@@ -121,22 +121,17 @@ static void *worker(void *arg)
 /* Called with p->lock held. Signals are for other threads. */
 static int add_thread(struct io_pool *p)
 {
-	pthread_attr_t attr;
+	const struct thread_opts o = {.role = THREAD_WORKER,
+				      .name = "worker",
+				      .stack_bytes = STACK_BYTES,
+				      .no_signals = true,
+				      .detached = true};
 	pthread_t thread;
-	sigset_t all, saved;
-	int r;
+	int r = thread_start(&thread, &o, worker, p);
 
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	r = pthread_create(&thread, &attr, worker, p);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	pthread_attr_destroy(&attr);
 	if (r == 0)
 		p->threads++;
-	return -r;
+	return r;
 }
 
 static void on_done(struct loop_fd *f, uint32_t events)

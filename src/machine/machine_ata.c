@@ -84,8 +84,8 @@ int machine_make_ata(struct machine *m, const struct machine_config *c, struct e
 	m->ata = d = calloc(1, sizeof *d);
 	if (!d)
 		return err_set(e, ENOMEM, "ATA drives");
-	if ((r = machine_new_io(m, &o.io, "ata", e)) < 0 || (r = add_disks(m, c, &o, e)) < 0 ||
-	    (r = add_cds(d, c, &o, e)) < 0)
+	if ((r = machine_new_io(m, &o.io, THREAD_DISK, "ata", e)) < 0 ||
+	    (r = add_disks(m, c, &o, e)) < 0 || (r = add_cds(d, c, &o, e)) < 0)
 		return r;
 	return ahci_new(&d->ahci, m->device[DEV_PCI_HOST], SLOT_AHCI << 3, &o, e);
 }

@@ -63,7 +63,7 @@ int machine_make_nets(struct machine *m, const struct machine_config *c, struct 
 		char thread[16];
 
 		snprintf(thread, sizeof thread, "net%u", i);
-		r = machine_add_virtio(m, SLOT_NET + i, thread, make_card, &card, e);
+		r = machine_add_virtio(m, SLOT_NET + i, THREAD_NET, thread, make_card, &card, e);
 	}
 	return r;
 }

@@ -158,8 +158,9 @@ WARN_UNUSED int machine_make_virtio(struct machine *m, const struct machine_conf
 				    struct err *e);
 WARN_UNUSED int machine_start_io(struct machine *m, struct err *e); /* I/O threads run */
 /* make gets opts, what its part of the config says. thread: the name of the device's own I/O
- * thread; NULL: the shared one. */
-WARN_UNUSED int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
+ * thread, which has that role; NULL: the shared one. */
+WARN_UNUSED int machine_add_virtio(struct machine *m, unsigned slot, enum thread_role role,
+				   const char *thread,
 				   int (*make)(struct virtio_device **out,
 					       const struct virtio_env *env, const void *opts,
 					       struct err *e),
@@ -171,8 +172,8 @@ void machine_reset_virtio(struct machine *m);
 void machine_stop_io(struct machine *m); /* for good */
 void machine_free_virtio(struct machine *m);
 
-WARN_UNUSED int machine_new_io(struct machine *m, struct io_thread **out, const char *name,
-			       struct err *e);
+WARN_UNUSED int machine_new_io(struct machine *m, struct io_thread **out, enum thread_role role,
+			       const char *name, struct err *e);
 
 /* machine_ata.c: likewise paused, reset and freed with the virtio devices */
 WARN_UNUSED int machine_make_ata(struct machine *m, const struct machine_config *c, struct err *e);

@@ -95,15 +95,16 @@ int machine_make_small(struct machine *m, const struct machine_config *c, struct
 	if (c->ports > MACHINE_PORTS_MAX || c->balloon_bytes > c->memory_bytes)
 		return err_set(e, EINVAL, "too many ports, or too large a balloon");
 	if (c->ports)
-		r = machine_add_virtio(m, SLOT_PORTS, NULL, make_ports, c, e);
+		r = machine_add_virtio(m, SLOT_PORTS, THREAD_DEVICES, NULL, make_ports, c, e);
 	if (r == 0 && c->console_virtio) {
 		m->console_out = c->serial_out ? c->serial_out : &m->serial_null;
-		r = machine_add_virtio(m, SLOT_CONSOLE, "console", make_console, m, e);
+		r = machine_add_virtio(m, SLOT_CONSOLE, THREAD_DEVICES, "console", make_console, m,
+				       e);
 	}
 	if (r == 0 && !c->no_balloon)
-		r = machine_add_virtio(m, SLOT_BALLOON, NULL, make_balloon, c, e);
+		r = machine_add_virtio(m, SLOT_BALLOON, THREAD_DEVICES, NULL, make_balloon, c, e);
 	if (r == 0 && c->vsock)
-		r = machine_add_virtio(m, SLOT_VSOCK, NULL, make_vsock, c, e);
+		r = machine_add_virtio(m, SLOT_VSOCK, THREAD_DEVICES, NULL, make_vsock, c, e);
 	return r;
 }
 

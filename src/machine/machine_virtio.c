@@ -45,16 +45,17 @@ int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e
 	return 0;
 }
 
-int machine_new_io(struct machine *m, struct io_thread **out, const char *name, struct err *e)
+int machine_new_io(struct machine *m, struct io_thread **out, enum thread_role role,
+		   const char *name, struct err *e)
 {
-	int r = io_thread_new(out, name, e);
+	int r = io_thread_new(out, role, name, e);
 
 	if (r == 0)
 		m->io[m->ios++] = *out;
 	return r;
 }
 
-int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
+int machine_add_virtio(struct machine *m, unsigned slot, enum thread_role role, const char *thread,
 		       int (*make)(struct virtio_device **out, const struct virtio_env *env,
 				   const void *opts, struct err *e),
 		       const void *opts, struct err *e)
@@ -66,7 +67,7 @@ int machine_add_virtio(struct machine *m, unsigned slot, const char *thread,
 	};
 	struct io_thread *io = m->io[0];
 	struct virtio_device *d;
-	int r = thread ? machine_new_io(m, &io, thread, e) : 0;
+	int r = thread ? machine_new_io(m, &io, role, thread, e) : 0;
 
 	if (r < 0)
 		return r;
@@ -100,7 +101,8 @@ static int add_disks(struct machine *m, const struct machine_config *c, struct e
 		if (c->disk[i].bus != DISK_VIRTIO)
 			continue;
 		snprintf(thread, sizeof thread, "vd%c", 'a' + (int)n);
-		r = machine_add_virtio(m, SLOT_DISK + n++, thread, machine_make_disk, &arg, e);
+		r = machine_add_virtio(m, SLOT_DISK + n++, THREAD_DISK, thread, machine_make_disk,
+				       &arg, e);
 	}
 	return r;
 }
@@ -108,10 +110,10 @@ static int add_disks(struct machine *m, const struct machine_config *c, struct e
 int machine_make_virtio(struct machine *m, const struct machine_config *c, struct err *e)
 {
 	struct io_thread *shared;
-	int r = machine_new_io(m, &shared, "io", e);
+	int r = machine_new_io(m, &shared, THREAD_DEVICES, "io", e);
 
 	if (r == 0)
-		r = machine_add_virtio(m, SLOT_RNG, NULL, make_rng, NULL, e);
+		r = machine_add_virtio(m, SLOT_RNG, THREAD_DEVICES, NULL, make_rng, NULL, e);
 	if (r == 0)
 		r = machine_make_small(m, c, e);
 	if (r == 0)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/auto.h"
+#include "base/thread.h"
 
 void vcpu_thread_init(struct vcpu_thread *t, struct vcpu_owner *owner)
 {
@@ -77,13 +78,14 @@ static void *vcpu_main(void *arg)
 int vcpu_thread_start(struct vcpu_thread *t, unsigned index, struct err *e)
 {
 	char name[16];
-	int r = pthread_create(&t->thread, NULL, vcpu_main, t);
+	const struct thread_opts o = {.role = THREAD_VCPU, .name = name};
+	int r;
 
-	if (r)
-		return err_sys(e, r, "thread of vCPU %u", index);
-	t->started = true;
 	snprintf(name, sizeof name, "vcpu%u", index);
-	pthread_setname_np(t->thread, name);
+	r = thread_start(&t->thread, &o, vcpu_main, t);
+	if (r < 0)
+		return err_sys(e, -r, "thread of vCPU %u", index);
+	t->started = true;
 	return 0;
 }
 

@@ -725,7 +725,7 @@ static void vcpus_kick_and_reset_while_the_device_works(void **state)
 	struct io_thread *io;
 	struct rig r;
 
-	assert_int_equal(io_thread_new(&io, "io", NULL), 0);
+	assert_int_equal(io_thread_new(&io, THREAD_DEVICES, "io", NULL), 0);
 	set_up(&r, io_thread_loop(io));
 	assert_int_equal(io_thread_start(io, NULL), 0);
 	for (unsigned i = 0; i < RACE_ROUNDS; i++) {

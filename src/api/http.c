@@ -6,7 +6,7 @@
 
 struct headers {
 	bool has_host, has_length, old, close, keep, continues;
-	size_t length;
+	size_t length, length_max;
 };
 
 static bool is_token(const char *s, size_t len)
@@ -64,7 +64,7 @@ static int take_length(struct headers *h, const char *value, size_t len)
 		if (!isdigit((unsigned char)value[i]))
 			return 400;
 		n = n * 10 + (size_t)(value[i] - '0');
-		if (n > HTTP_BODY_MAX)
+		if (n > h->length_max)
 			return 413;
 	}
 	if (!len || (h->has_length && h->length != n))
@@ -74,6 +74,22 @@ static int take_length(struct headers *h, const char *value, size_t len)
 	return 0;
 }
 
+/* Its name is line[0..returned). */
+static size_t split_header(const char *line, size_t len, const char *colon, const char **value,
+			   size_t *value_len)
+{
+	size_t name_len = (size_t)(colon - line), n = len - name_len - 1;
+	const char *v = colon + 1;
+
+	for (; n && (*v == ' ' || *v == '\t'); v++)
+		n--;
+	while (n && (v[n - 1] == ' ' || v[n - 1] == '\t'))
+		n--;
+	*value = v;
+	*value_len = n;
+	return name_len;
+}
+
 static int take_header(struct headers *h, const char *line, size_t len)
 {
 	const char *colon = memchr(line, ':', len), *value;
@@ -81,13 +97,7 @@ static int take_header(struct headers *h, const char *line, size_t len)
 
 	if (!colon)
 		return 400;
-	name_len = (size_t)(colon - line);
-	value = colon + 1;
-	value_len = len - name_len - 1;
-	for (; value_len && (*value == ' ' || *value == '\t'); value++)
-		value_len--;
-	while (value_len && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
-		value_len--;
+	name_len = split_header(line, len, colon, &value, &value_len);
 	if (!is_token(line, name_len) || !is_text(value, value_len))
 		return 400;
 	if (is_name(line, name_len, "Host"))
@@ -147,6 +157,10 @@ static int check_head(struct headers *h, const char *head, size_t len)
 static void cut_up(struct http_request *q, char *buf, size_t head_len)
 {
 	char *target, *end;
+	const char *line_end = memmem(buf, head_len, "\r\n", 2);
+
+	q->headers = line_end + 2;
+	q->headers_len = head_len - (size_t)(q->headers - buf);
 
 	q->verb = buf;
 	target = memchr(buf, ' ', head_len);
@@ -161,9 +175,30 @@ static void cut_up(struct http_request *q, char *buf, size_t head_len)
 		q->query = end;
 }
 
+const char *http_header(const struct http_request *q, const char *name, size_t *len)
+{
+	const char *line = q->headers, *stop = line + q->headers_len, *end, *value;
+
+	for (; (end = memmem(line, (size_t)(stop - line), "\r\n", 2)) != NULL; line = end + 2) {
+		size_t line_len = (size_t)(end - line);
+		const char *colon = memchr(line, ':', line_len);
+
+		if (colon && is_name(line, (size_t)(colon - line), name)) {
+			split_header(line, line_len, colon, &value, len);
+			return value;
+		}
+	}
+	return NULL;
+}
+
 long http_parse(struct http_request *q, char *buf, size_t len)
 {
-	struct headers h = {0};
+	return http_parse_max(q, buf, len, HTTP_BODY_MAX);
+}
+
+long http_parse_max(struct http_request *q, char *buf, size_t len, size_t body_max)
+{
+	struct headers h = {.length_max = body_max};
 	const char *end = memmem(buf, min_u64(len, HTTP_HEAD_MAX), "\r\n\r\n", 4);
 	size_t head_len;
 	int status;
@@ -244,6 +279,7 @@ const char *http_reason(unsigned status)
 		{200, "OK"},
 		{204, "No Content"},
 		{400, "Bad Request"},
+		{401, "Unauthorized"},
 		{403, "Forbidden"},
 		{404, "Not Found"},
 		{405, "Method Not Allowed"},

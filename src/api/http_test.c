@@ -27,6 +27,34 @@ static void a_whole_request_is_taken_apart(void **state)
 	assert_false(q.old);
 }
 
+static void headers_are_found(void **state)
+{
+	struct http_request q;
+	char buf[4096];
+	const char *value;
+	size_t len;
+
+	assert_true(parse(&q, buf,
+			  "GET / HTTP/1.1\r\nHost: x\r\nX-Token:  a b \r\nempty:\r\n\r\n") > 0);
+	value = http_header(&q, "x-token", &len);
+	assert_int_equal(len, 3);
+	assert_memory_equal(value, "a b", 3);
+	assert_non_null(http_header(&q, "Empty", &len));
+	assert_int_equal(len, 0);
+	assert_null(http_header(&q, "token", &len));
+}
+
+static void the_bound_of_a_body_can_be_another(void **state)
+{
+	static const char text[] = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n";
+	struct http_request q;
+	char buf[4096];
+
+	assert_int_equal(parse(&q, buf, text), -413);
+	assert_int_equal(http_parse_max(&q, buf, strlen(text), 70000), 0);
+	assert_int_equal(http_parse_max(&q, buf, strlen(text), 69999), -413);
+}
+
 static void a_part_waits_for_the_rest(void **state)
 {
 	static const char text[] = "GET /vm HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab";
@@ -137,6 +165,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_whole_request_is_taken_apart),
+		cmocka_unit_test(headers_are_found),
+		cmocka_unit_test(the_bound_of_a_body_can_be_another),
 		cmocka_unit_test(a_part_waits_for_the_rest),
 		cmocka_unit_test(who_waits_for_permission_is_seen),
 		cmocka_unit_test(nonsense_is_refused),

@@ -30,9 +30,16 @@ struct api_reply {
 #define API_TYPE_LINES "application/x-ndjson" /* a JSON text a line */
 #define API_TYPE_BYTES "application/octet-stream"
 
+/* What a request was besides its arguments. */
+struct api_call {
+	const char *id; /* the part of the path that stands for "{...}"; NULL: it has none */
+	json_t *body;   /* NULL: there was none */
+};
+
 struct api_method {
 	const char *name; /* also of the command: "pause" */
-	const char *verb, *path;
+	const char *verb;
+	const char *path; /* its last part may be a "{name}", which stands for anything but a '/' */
 	const char *summary; /* one line, no full stop */
 	const char *text;    /* further lines for people; or NULL */
 	enum api_right right;
@@ -51,6 +58,10 @@ struct api_method {
 	/* Instead of run: it takes descriptors, too. It may keep some (api_fds_take). */
 	int (*run_with)(void *ctx, const void *args, struct api_fds *fds, struct api_reply *reply,
 			struct err *e);
+	/* Instead of run, for those that want the whole request. */
+	int (*run_call)(void *ctx, const struct api_call *call, const void *args,
+			struct api_reply *reply, struct err *e);
+	bool any_body; /* the body is not looked at as arguments: any JSON */
 };
 
 struct api_table {
@@ -60,7 +71,18 @@ struct api_table {
 	/* Why a method cannot be asked now, or NULL. */
 	const char *(*refuses)(void *ctx, const struct api_method *m);
 	void *ctx;
+	/* As another API has it; zeros: as ours. */
+	size_t body_max;          /* bytes of a request's body; 0: HTTP_BODY_MAX */
+	const char *error_member; /* of a refusal's JSON; NULL: "error" */
+	const char *args_prefix;  /* what stands before complaints about arguments */
+	bool all_400;             /* every refusal has that status */
+	bool null_is_absent;      /* members that are null are as if they were not there */
 };
+
+static inline const char *api_error_member(const struct api_table *t)
+{
+	return t->error_member ? t->error_member : "error";
+}
 
 #define API_OPENAPI_PATH "/openapi.json" /* of every table */
 

@@ -48,13 +48,27 @@ static json_t *parameters(const struct api_method *m)
 	return list;
 }
 
+/* The part of the path that stands for any name. */
+static json_t *path_parameters(const char *brace)
+{
+	return json_pack("[{s:s%, s:s, s:b, s:{s:s}}]", "name", brace + 1, strcspn(brace + 1, "}"),
+			 "in", "path", "required", 1, "schema", "type", "string");
+}
+
 static json_t *operation(const struct api_method *m)
 {
+	const char *brace = strchr(m->path, '{');
 	json_t *o = json_pack("{s:s, s:s, s:o}", "operationId", m->name, "summary", m->summary,
 			      "responses", responses(m));
 
 	if (m->text)
 		json_object_set_new(o, "description", json_string(m->text));
+	if (brace)
+		json_object_set_new(o, "parameters", path_parameters(brace));
+	if (m->any_body)
+		json_object_set_new(
+			o, "requestBody",
+			json_pack("{s:{s:{s:{}}}}", "content", API_TYPE_JSON, "schema"));
 	if (!m->args)
 		return o;
 	if (!strcmp(m->verb, "GET"))
@@ -94,6 +108,6 @@ json_t *api_openapi(const struct api_table *t)
 	return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:{s:{s:s, s:{s:{s:s}}, s:[s]}}}}",
 			 "openapi", "3.1.0", "info", "title", t->title, "description",
 			 t->description, "version", HOLON_VERSION, "paths", paths, "components",
-			 "schemas", "Error", "type", "object", "properties", "error", "type",
-			 "string", "required", "error");
+			 "schemas", "Error", "type", "object", "properties", api_error_member(t),
+			 "type", "string", "required", api_error_member(t));
 }

@@ -86,6 +86,19 @@ static int choice_parse(const char *text, const char *list, int *choice, struct 
 	return err_set(e, EINVAL, "'%s' is none of %s", text, list);
 }
 
+static int whole_parse(const char *text, uint64_t *to, struct err *e)
+{
+	unsigned long long n;
+	char *end;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)*text) || *end || errno || n > INT64_MAX)
+		return err_set(e, EINVAL, "'%s' is not a number from 0 on", text);
+	*to = n;
+	return 0;
+}
+
 int option_set(const struct option *o, const char *dashes, void *into, const char *text,
 	       struct err *e)
 {
@@ -110,6 +123,9 @@ int option_set(const struct option *o, const char *dashes, void *into, const cha
 	case OPT_NUMBER: r = count_parse(o, text, at, e); break;
 	case OPT_SIZE: r = size_parse(text, at, e); break;
 	case OPT_CHOICE: r = choice_parse(text, o->value, at, e); break;
+	case OPT_WHOLE: r = whole_parse(text, at, e); break;
+	case OPT_OBJECT:
+	case OPT_JSON: r = err_set(e, EINVAL, "not to be had as a text"); break;
 	}
 	return r < 0 ? err_wrap(e, "%s%s", dashes, o->name) : 0;
 }

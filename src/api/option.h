@@ -21,6 +21,10 @@ enum option_kind {
 	OPT_NUMBER, /* unsigned, from 0 on */
 	OPT_SIZE,   /* uint64_t, bytes */
 	OPT_CHOICE, /* int: the place in value's list "a|b|c" */
+	OPT_WHOLE,  /* uint64_t, a plain number */
+	/* In JSON only: */
+	OPT_OBJECT, /* a struct with the members of parts, at offset */
+	OPT_JSON,   /* json_t *, whatever it is; the document's */
 };
 
 #define OPTION_LIST_MAX 32u
@@ -40,7 +44,8 @@ struct option {
 	bool required; /* pointer kinds only */
 	unsigned max;  /* OPT_COUNT, OPT_NUMBER: 0: INT32_MAX */
 	bool repeats;  /* pointer kinds only: a struct option_list, in the order given */
-	/* What the value may consist of besides its first part (suboptions.h), for help; or NULL. */
+	/* What the value may consist of besides its first part (suboptions.h), for help; or NULL.
+	 * OPT_OBJECT: its members. */
 	const struct option *parts;
 };
 

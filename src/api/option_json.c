@@ -35,8 +35,10 @@ static const char *wanted(const struct option *o)
 	switch (o->kind) {
 	case OPT_FLAG: return "true or false";
 	case OPT_COUNT:
-	case OPT_NUMBER: return "a number";
+	case OPT_NUMBER:
+	case OPT_WHOLE: return "a number";
 	case OPT_SIZE: return "a size: bytes, or a text like \"512M\"";
+	case OPT_OBJECT: return "an object";
 	default: return "a text";
 	}
 }
@@ -46,20 +48,33 @@ static bool is_kind(const struct option *o, const json_t *v)
 	switch (o->kind) {
 	case OPT_FLAG: return json_is_boolean(v);
 	case OPT_COUNT:
-	case OPT_NUMBER: return json_is_integer(v);
+	case OPT_NUMBER:
+	case OPT_WHOLE: return json_is_integer(v);
+	case OPT_OBJECT: return json_is_object(v);
+	case OPT_JSON: return true;
 	case OPT_SIZE: return json_is_integer(v) || json_is_string(v);
 	default: return json_is_string(v);
 	}
 }
 
-static int set_one(const struct option *o, void *into, const json_t *v, struct err *e)
+static int set_one(const struct option *o, void *into, json_t *v, struct err *e)
 {
+	char *at = (char *)into + o->offset;
 	char number[24];
+	int r;
 
 	if (!is_kind(o, v))
 		return err_set(e, EINVAL, "%s: %s is expected", o->name, wanted(o));
+	if (o->kind == OPT_OBJECT) {
+		r = options_from_json(o->parts, at, v, e);
+		return r < 0 ? err_wrap(e, "%s", o->name) : 0;
+	}
+	if (o->kind == OPT_JSON) {
+		*(json_t **)at = v;
+		return 0;
+	}
 	if (o->kind == OPT_FLAG) {
-		*(bool *)((char *)into + o->offset) = json_is_true(v);
+		*(bool *)at = json_is_true(v);
 		return 0;
 	}
 	if (json_is_string(v))
@@ -113,6 +128,9 @@ static json_t *value_of(const struct option *o, const void *from, const void *de
 		return *(const unsigned *)at == *(const unsigned *)def
 			       ? NULL
 			       : json_integer(*(const unsigned *)at);
+	case OPT_OBJECT: return options_to_json(o->parts, at, def);
+	case OPT_JSON: return json_incref(*(json_t *const *)at);
+	case OPT_WHOLE:
 	case OPT_SIZE:
 		return *(const uint64_t *)at == *(const uint64_t *)def
 			       ? NULL
@@ -179,6 +197,9 @@ static json_t *kind_schema(const struct option *o)
 		return json_pack("{s:[s, s], s:i, s:s}", "type", "integer", "string", "minimum", 0,
 				 "pattern", "^[0-9]+(\\.[0-9]+)?[KMGTPEkmgtpe]?$");
 	case OPT_CHOICE: return choice_schema(o->value);
+	case OPT_WHOLE: return json_pack("{s:s, s:i}", "type", "integer", "minimum", 0);
+	case OPT_OBJECT: return options_schema(o->parts);
+	case OPT_JSON: return json_object();
 	default: break;
 	}
 	return json_pack("{s:s}", "type", "string");

@@ -14,7 +14,6 @@
 #include "base/io_thread.h"
 #include "base/unix_socket.h"
 
-#define IN_MAX         (HTTP_HEAD_MAX + HTTP_BODY_MAX)
 #define IN_FIRST       2048u
 #define STREAM_MAX     16384u /* bytes of a stream's piece */
 #define CHUNK_HEAD     6u     /* "4000\r\n" */
@@ -173,12 +172,18 @@ static bool answer(struct conn *c, struct http_request *q)
 	return good;
 }
 
+static size_t body_max(const struct api_server *s)
+{
+	return s->table->body_max ? s->table->body_max : HTTP_BODY_MAX;
+}
+
 static bool refuse(struct conn *c, unsigned status)
 {
 	char text[100];
 
 	c->last = true;
-	snprintf(text, sizeof text, "{\"error\": \"%s\"}\n", http_reason(status));
+	snprintf(text, sizeof text, "{\"%s\": \"%s\"}\n", api_error_member(c->server->table),
+		 http_reason(status));
 	return put_text(c, status, API_TYPE_JSON, text);
 }
 
@@ -188,7 +193,7 @@ static bool refuse(struct conn *c, unsigned status)
 static bool serve(struct conn *c)
 {
 	struct http_request q;
-	long used = http_parse(&q, c->in, c->in_len);
+	long used = http_parse_max(&q, c->in, c->in_len, body_max(c->server));
 
 	if (used < 0)
 		return refuse(c, (unsigned)-used);
@@ -211,7 +216,8 @@ static bool read_more(struct conn *c)
 	ssize_t n;
 
 	if (c->in_len == c->in_max) {
-		size_t max = c->in_max ? (size_t)min_u64(c->in_max * 2, IN_MAX) : IN_FIRST;
+		size_t most = HTTP_HEAD_MAX + body_max(c->server);
+		size_t max = c->in_max ? (size_t)min_u64(c->in_max * 2, most) : IN_FIRST;
 		char *more = max > c->in_max ? realloc(c->in, max) : NULL;
 
 		if (!more)

@@ -7,6 +7,7 @@
 
 #include "api/method.h"
 #include "cli/options.h"
+#include "resource/limits.h"
 
 enum exit_status {
 	EXIT_DONE = 0,       /* what was asked for is done; run: the guest powered off */
@@ -69,6 +70,14 @@ extern const struct command exec_command, cp_command, agent_command;
 
 enum vga_choice { VGA_AUTO, VGA_ON, VGA_OFF };
 
+struct limit_opts {
+	const char *cpu_cap, *vcpu_cap, *swap_limit;
+	struct option_list cpu_pin;
+	unsigned cpu_weight, io_weight;
+	uint64_t memory_limit;
+	int cgroup; /* 1: off */
+};
+
 struct run_opts {
 	const char *name;
 	int engine; /* enum engine_choice */
@@ -86,6 +95,7 @@ struct run_opts {
 	const char *vsock, *balloon, *gdb;
 	bool gdb_wait;
 	struct option_list port;
+	struct limit_opts limits;
 	/* with an image or a disk */
 	const char *user, *password, *hostname, *user_data;
 	struct option_list ssh_key;

@@ -23,6 +23,7 @@
 #include "cli/detach.h"
 #include "cli/disk_option.h"
 #include "cli/keyboard.h"
+#include "cli/limit_option.h"
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
@@ -552,9 +553,15 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 	struct run_devices devices = {0};
 	struct net_options net = {0};
 	struct run_firmware firmware = {0};
+	struct limit_options limits = {0};
 	struct err err = {0};
 	int r = machine_parse_virtio_off(o->virtio_off, &c.virtio_off, &err);
 
+	if (r == 0) /* first: what is made from now on counts */
+		r = limit_options_apply(&limits, &o->limits, &err);
+	c.resource = limits.resource;
+	c.pin = limits.pin;
+	c.pins = limits.pins;
 	if (r == 0)
 		r = run_firmware_config(&firmware, o, system, s.name, &c, &err);
 	if (r == 0)
@@ -585,6 +592,7 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 	run_devices_done(&devices);
 	net_options_done(&net);
 	run_firmware_done(&firmware);
+	limit_options_done(&limits);
 	if (r < 0) {
 		log_error("%s: %s", s.name, err.text);
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)

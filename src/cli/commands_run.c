@@ -5,6 +5,7 @@
 
 #include "cli/detach.h"
 #include "cli/disk_option.h"
+#include "cli/limit_option.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
 #include "machine/machine.h"
@@ -44,6 +45,29 @@ static const struct option run_options[] = {
 	 "disk."},
 	{"cpus", OPT_COUNT, offsetof(struct run_opts, cpus), "N",
 	 "How many vCPUs, up to 255; more than the host has share its processors. Default: 1."},
+	{"cpu-cap", OPT_TEXT, offsetof(struct run_opts, limits.cpu_cap), "PERCENT%",
+	 "Processor time that the VM gets at most, of one core: 50%, or 250% for two and a half."},
+	{"vcpu-cap", OPT_TEXT, offsetof(struct run_opts, limits.vcpu_cap), "PERCENT%",
+	 "The same for each of its vCPUs."},
+	{"cpu-weight", OPT_COUNT, offsetof(struct run_opts, limits.cpu_weight), "N",
+	 "Its share where VMs want more processor time than there is, against others' 100: 1 to "
+	 "10000.",
+	 .max = WEIGHT_MAX},
+	{"cpu-pin", OPT_TEXT, offsetof(struct run_opts, limits.cpu_pin), "[vcpuN=]LIST",
+	 "The processors of the host that its threads may run on, as 0-3,7; with vcpuN= those of one "
+	 "vCPU.",
+	 .repeats = true},
+	{"memory-limit", OPT_SIZE, offsetof(struct run_opts, limits.memory_limit), "SIZE",
+	 "Memory of the host that the VM may use in all: guest, translated code, Holon. What does not "
+	 "fit is swapped out; where the host has no swap the VM is ended then. Needs control groups."},
+	{"swap-limit", OPT_TEXT, offsetof(struct run_opts, limits.swap_limit), "SIZE",
+	 "With --memory-limit: how much of it may be swapped out. Default: all."},
+	{"io-weight", OPT_COUNT, offsetof(struct run_opts, limits.io_weight), "N",
+	 "Its share of busy disks of the host, against others' 100: 1 to 10000.",
+	 .max = WEIGHT_MAX},
+	{"cgroup", OPT_CHOICE, offsetof(struct run_opts, limits.cgroup), "auto|off",
+	 "Whether limits are held by control groups where the user may have some, or by Holon itself. "
+	 "Default: auto."},
 	{"cpu", OPT_CHOICE, offsetof(struct run_opts, cpu), CPUID_MODELS,
 	 "What the guest sees of the processor: all that the host and the engine have, or exactly the "
 	 "features of a level of the x86-64 psABI, the same on every host. host+la57: five-level paging as well, which the JIT engine has on any "
@@ -156,7 +180,9 @@ static int check(const void *opts, int words, char **word, struct err *e)
 		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
 	if (o->restart && !o->detach)
 		return err_set(e, EINVAL, "--restart goes with -d");
-	r = run_firmware_check(o, e);
+	r = limit_options_check(&o->limits, e);
+	if (r == 0)
+		r = run_firmware_check(o, e);
 	return r < 0 ? r : run_system_check(o, words, e);
 }
 

@@ -2,6 +2,7 @@
  *
  *   control.c   its life: directory, state file, the way to the loop thread
  *   methods.c   the table of methods, and what they do
+ *   set_limits.c  the limits that change while it runs
  *   streams.c   answers that come bit by bit: console, events, the wait for the end
  *   figures.c   statistics as JSON and for Prometheus */
 #pragma once
@@ -74,6 +75,11 @@ WARN_UNUSED int control_rename(struct control *c, const char *name, struct err *
 /* methods.c */
 const char *control_refuses(void *control, const struct api_method *m);
 
+/* set_limits.c */
+struct set_args;
+bool control_sets_limits(const struct set_args *a); /* some of them are given */
+WARN_UNUSED int control_set_limits(struct control *c, const struct set_args *a, struct err *e);
+
 /* streams.c */
 struct api_stream *control_console_stream(struct control *c, uint64_t from, bool follow);
 struct api_stream *control_events_stream(struct control *c, uint64_t from, bool follow);
@@ -82,7 +88,9 @@ struct api_stream *control_wait_stream(struct control *c);
 /* figures.c */
 struct control_figures {
 	struct machine_stats machine;
-	uint64_t process_ns, resident_bytes;
+	uint64_t process_ns, resident_bytes, charged_bytes;
+	const char *cap_by;
+	struct resource *resource; /* its paths do not change; or NULL */
 };
 void control_get_figures(struct control *c, struct control_figures *f); /* loop thread */
 json_t *control_figures_json(const struct control_figures *f);

@@ -27,9 +27,44 @@ void control_get_figures(struct control *c, struct control_figures *f)
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	f->process_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 	f->resident_bytes = resident();
+	f->resource = machine_resource(c->machine);
+	f->cap_by = f->resource ? resource_cap_by(f->resource) : "";
+	f->charged_bytes = f->resource ? resource_memory(f->resource) : 0;
 }
 
 #define INT(v) ((json_int_t)(v))
+
+/* Those that there are. */
+static json_t *limits_json(const struct control_figures *f)
+{
+	const struct resource_limits *l = &f->machine.limits;
+	char text[CAP_TEXT_LEN];
+	json_t *j = json_object(), *groups;
+
+	if (l->cap)
+		json_object_set_new(j, "cpu_cap", json_string(cap_text(text, l->cap)));
+	if (l->vcpu_cap)
+		json_object_set_new(j, "vcpu_cap", json_string(cap_text(text, l->vcpu_cap)));
+	if (l->cap)
+		json_object_set_new(j, "cap_by", json_string(f->cap_by));
+	if (l->weight)
+		json_object_set_new(j, "cpu_weight", json_integer(l->weight));
+	if (l->io_weight)
+		json_object_set_new(j, "io_weight", json_integer(l->io_weight));
+	if (l->memory)
+		json_object_set_new(j, "memory_bytes", json_integer(INT(l->memory)));
+	if (l->swap || l->swap_none)
+		json_object_set_new(j, "swap_bytes", json_integer(INT(l->swap)));
+	if (f->charged_bytes)
+		json_object_set_new(j, "memory_charged_bytes", json_integer(INT(f->charged_bytes)));
+	if (!f->resource || !resource_cgroup(f->resource, 0))
+		return j;
+	groups = json_array();
+	for (unsigned i = 0; resource_cgroup(f->resource, i); i++)
+		json_array_append_new(groups, json_string(resource_cgroup(f->resource, i)));
+	json_object_set_new(j, "cgroups", groups);
+	return j;
+}
 
 json_t *control_figures_json(const struct control_figures *f)
 {
@@ -49,11 +84,12 @@ json_t *control_figures_json(const struct control_figures *f)
 						      INT(m->net[i].rx_bytes), "tx_frames",
 						      INT(m->net[i].tx_frames), "tx_bytes",
 						      INT(m->net[i].tx_bytes)));
-	j = json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:o, s:o}", "guest_ns", INT(m->guest_ns),
-		      "process_ns", INT(f->process_ns), "vcpu_ns", INT(m->vcpu_ns), "cpus",
-		      (int)m->cpus, "memory_bytes", INT(m->memory_bytes), "memory_used_bytes",
-		      INT(m->memory_used_bytes), "resident_bytes", INT(f->resident_bytes), "disks",
-		      disks, "nets", nets);
+	j = json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "guest_ns",
+		      INT(m->guest_ns), "process_ns", INT(f->process_ns), "vcpu_ns",
+		      INT(m->vcpu_ns), "cpus", (int)m->cpus, "memory_bytes", INT(m->memory_bytes),
+		      "memory_used_bytes", INT(m->memory_used_bytes), "resident_bytes",
+		      INT(f->resident_bytes), "disks", disks, "nets", nets, "throttled_ns",
+		      INT(m->throttled_ns), "limits", limits_json(f));
 	if (j && m->has_balloon)
 		json_object_set_new(j, "balloon",
 				    json_pack("{s:I, s:I, s:I, s:I}", "bytes",
@@ -124,6 +160,8 @@ char *control_figures_prometheus(const struct control *c, const struct control_f
 	gauge(&t, "memory_bytes", "The guest's memory.", m->memory_bytes);
 	gauge(&t, "memory_used_bytes", "What of it is in use on the host.", m->memory_used_bytes);
 	gauge(&t, "resident_bytes", "Memory of the VM's process.", f->resident_bytes);
+	seconds(&t, "throttled_seconds_total", "Time that vCPUs waited for Holon's own caps.",
+		m->throttled_ns);
 	gauge(&t, "balloon_bytes", "What the guest leaves to the host.", m->balloon_bytes);
 	disk_counts(&t, m, "disk_reads_total", "Read requests.", DISK(reads));
 	disk_counts(&t, m, "disk_writes_total", "Write requests.", DISK(writes));

@@ -208,12 +208,15 @@ static int do_set(struct control *c, void *arg, struct err *e)
 
 	if (!a->disk && (a->bps != SET_KEEP || a->iops != SET_KEEP_COUNT))
 		return err_set(e, EINVAL, "bps and iops go with disk: which one?");
-	if (!a->disk && a->balloon == SET_KEEP)
-		return err_set(e, EINVAL, "nothing to set: balloon, or disk with bps and iops");
+	if (!a->disk && a->balloon == SET_KEEP && !control_sets_limits(a))
+		return err_set(e, EINVAL,
+			       "nothing to set: balloon, disk with bps and iops, or limits");
 	if (a->balloon != SET_KEEP)
 		r = machine_set_balloon(c->machine, a->balloon, e);
 	if (r == 0 && a->disk)
 		r = set_disk(c, a, e);
+	if (r == 0)
+		r = control_set_limits(c, a, e);
 	return r;
 }
 
@@ -289,9 +292,25 @@ static const struct option set_options[] = {
 	 "At most so many bytes a second; 0: no limit."},
 	{"iops", OPT_NUMBER, offsetof(struct set_args, iops), "N",
 	 "At most so many requests a second; 0: no limit."},
+	{"cpu-cap", OPT_TEXT, offsetof(struct set_args, cpu_cap), "PERCENT%|off",
+	 "Processor time that the VM gets at most, of one core."},
+	{"vcpu-cap", OPT_TEXT, offsetof(struct set_args, vcpu_cap), "PERCENT%|off",
+	 "The same for each of its vCPUs."},
+	{"cpu-weight", OPT_COUNT, offsetof(struct set_args, cpu_weight), "N",
+	 "Its share of processors that are wanted by more, against others' 100.",
+	 .max = WEIGHT_MAX},
+	{"cpu-pin", OPT_TEXT, offsetof(struct set_args, cpu_pin), "[vcpuN=]LIST",
+	 "The processors of the host that its threads, or one vCPU, may run on.", .repeats = true},
+	{"memory-limit", OPT_SIZE, offsetof(struct set_args, memory_limit), "SIZE",
+	 "Memory of the host that the VM may use in all; 0: no limit. It must have been started with "
+	 "a limit."},
+	{"swap-limit", OPT_TEXT, offsetof(struct set_args, swap_limit), "SIZE",
+	 "With memory-limit: how much of it may be swapped out. Default: all."},
+	{"io-weight", OPT_COUNT, offsetof(struct set_args, io_weight), "N",
+	 "Its share of busy disks of the host, against others' 100.", .max = WEIGHT_MAX},
 	{0}};
 static const struct set_args set_defaults = {
-	.balloon = SET_KEEP, .bps = SET_KEEP, .iops = SET_KEEP_COUNT};
+	.balloon = SET_KEEP, .bps = SET_KEEP, .iops = SET_KEEP_COUNT, .memory_limit = SET_KEEP};
 
 #define INTEGER "{\"type\":\"integer\"}"
 #define STRING  "{\"type\":\"string\"}"
@@ -312,12 +331,19 @@ static const char info_schema[] =
 
 static const char stats_schema[] =
 	"{\"type\":\"object\",\"required\":[\"guest_ns\",\"process_ns\",\"vcpu_ns\",\"cpus\","
-	"\"memory_bytes\",\"memory_used_bytes\",\"resident_bytes\",\"disks\",\"nets\"],"
+	"\"memory_bytes\",\"memory_used_bytes\",\"resident_bytes\",\"disks\",\"nets\","
+	"\"limits\",\"throttled_ns\"],"
 	"\"properties\":{\"guest_ns\":" INTEGER ",\"process_ns\":" INTEGER ",\"vcpu_ns\":" INTEGER
 	",\"cpus\":" INTEGER ",\"memory_bytes\":" INTEGER ",\"memory_used_bytes\":" INTEGER
 	",\"resident_bytes\":" INTEGER ",\"balloon\":{\"type\":\"object\",\"properties\":{"
 	"\"bytes\":" INTEGER ",\"target_bytes\":" INTEGER ",\"guest_free_bytes\":" INTEGER
-	",\"guest_available_bytes\":" INTEGER "}},\"disks\":{\"type\":\"array\",\"items\":{"
+	",\"guest_available_bytes\":" INTEGER "}},\"throttled_ns\":" INTEGER
+	",\"limits\":{\"type\":\"object\",\"properties\":{\"cpu_cap\":" STRING
+	",\"vcpu_cap\":" STRING
+	",\"cap_by\":{\"enum\":[\"cgroup\",\"holon\"]},\"cpu_weight\":" INTEGER
+	",\"io_weight\":" INTEGER ",\"memory_bytes\":" INTEGER ",\"swap_bytes\":" INTEGER
+	",\"memory_charged_bytes\":" INTEGER ",\"cgroups\":{\"type\":\"array\",\"items\":" STRING
+	"}}},\"disks\":{\"type\":\"array\",\"items\":{"
 	"\"type\":\"object\",\"properties\":{\"name\":" STRING ",\"reads\":" INTEGER
 	",\"writes\":" INTEGER ",\"read_bytes\":" INTEGER ",\"write_bytes\":" INTEGER
 	"}}},\"nets\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"properties\":{"

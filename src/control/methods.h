@@ -2,6 +2,7 @@
 #pragma once
 
 #include "api/method.h"
+#include "api/option.h"
 
 enum control_method {
 	METHOD_INFO,
@@ -50,4 +51,8 @@ struct set_args {
 	uint64_t balloon, bps;
 	const char *disk;
 	unsigned iops;
+	const char *cpu_cap, *vcpu_cap, *swap_limit;
+	unsigned cpu_weight, io_weight; /* 0: not given */
+	uint64_t memory_limit;
+	struct option_list cpu_pin;
 };

@@ -116,7 +116,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	    (r = loop_new(&m->loop, e)) < 0)
 		return r;
 	m->wall_epoch_ns = wall_at_guest_zero(m);
-	if ((r = machine_life_init(m, e)) < 0 ||
+	if ((r = machine_life_init(m, e)) < 0 || (r = machine_limits_init(m, c, e)) < 0 ||
 	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
 	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_make_firmware(m, c, e)) < 0 ||
 	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
@@ -160,6 +160,7 @@ void machine_free(struct machine *m)
 	mem_free(m->mem);
 	for (unsigned i = 0; m->cpu && i < m->cpus; i++)
 		vcpu_thread_done(&m->cpu[i].thread);
+	machine_limits_free(m);
 	free(m->cpu);
 	free(m->name);
 	free(m->kernel);

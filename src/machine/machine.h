@@ -12,6 +12,7 @@
 #include "cpu/cpuid_model.h"
 #include "cpu/x86_state.h"
 #include "net/net.h"
+#include "resource/resource.h"
 
 /* Where a kernel comes from that is looked for anew at each start of the guest, so that one
  * which the guest installed is the next one booted. get: on the thread that builds and runs
@@ -108,6 +109,9 @@ struct machine_config {
 	bool gdb_i386;                 /* the guest never goes to 64-bit mode */
 	const struct machine_net *net; /* [nets] */
 	unsigned nets;
+	struct resource *resource; /* what it may use of the host; NULL: all */
+	const struct cpu_pin *pin; /* [pins]: of its vCPUs */
+	unsigned pins;
 };
 
 enum machine_end {
@@ -188,6 +192,8 @@ struct machine_stats {
 	unsigned disks;
 	struct machine_net_stats net[MACHINE_NETS_MAX];
 	unsigned nets;
+	struct resource_limits limits;
+	uint64_t throttled_ns; /* that its vCPUs waited for the caps that Holon itself holds */
 };
 void machine_get_stats(struct machine *m, struct machine_stats *to); /* loop thread */
 
@@ -196,6 +202,12 @@ void machine_get_stats(struct machine *m, struct machine_stats *to); /* loop thr
 WARN_UNUSED int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e);
 WARN_UNUSED int machine_set_disk_limits(struct machine *m, const char *disk,
 					const struct block_limits *l, struct err *e);
+
+struct resource *machine_resource(struct machine *m); /* or NULL */
+/* Of the machine as a whole, and of each vCPU: thousandths of a core, 0: none. -ENOTSUP: it has no struct resource. */
+WARN_UNUSED int machine_set_cap(struct machine *m, unsigned cap, struct err *e);
+WARN_UNUSED int machine_set_vcpu_cap(struct machine *m, unsigned cap, struct err *e);
+WARN_UNUSED int machine_pin(struct machine *m, const struct cpu_pin *pin, struct err *e);
 
 /* The guest goes on from a state that another machine goes on from too, or did: it is told, so
  * that the two make different random numbers. Any thread. */

@@ -13,10 +13,12 @@
  *   machine_run.c      the life cycle: run, requests, reboot, end
  *   machine_pause.c    all stands still, and goes on
  *   machine_stats.c    what it does and has, and what can be changed of it
+ *   machine_limits.c   how much of the processors its vCPUs may have
  *   machine_gdb.c      the machine as a debugger has it
  *   gdb_socket.c       where that connects
  *   irq_router.c       interrupt wires between the two
  *   vcpu_thread.c      a vCPU's thread
+ *   bandwidth.c        the arithmetic of a cap
  *
  * Threads: one, the loop thread, builds, runs machine_run and frees. vCPU threads run guest
  * code and through it device code. What happens to the machine as a whole (power off,
@@ -32,6 +34,7 @@
 #include "chipset/chipset.h"
 #include "cpu/cpuid.h"
 #include "cpu/engine.h"
+#include "machine/bandwidth.h"
 #include "machine/engine_choice.h"
 #include "machine/irq_router.h"
 #include "machine/machine.h"
@@ -73,6 +76,8 @@ struct machine_cpu {
 	struct lapic *lapic; /* NULL: the engine has its own */
 	struct vcpu_thread thread;
 	atomic_bool debug_stop; /* it returned with VCPU_BREAKPOINT */
+	struct bandwidth bandwidth;
+	cpu_set_t *pin; /* NULL: as the machine's other threads */
 };
 
 /* Bits of machine.signals: wishes that may come from a signal handler. */
@@ -133,6 +138,10 @@ struct machine {
 	struct x86_state event_state; /* written by the one who took event, if it has one */
 	struct err event_err;         /* likewise */
 	atomic_bool event_ready;      /* the two above are complete */
+
+	struct resource *resource; /* NULL: there are no limits, nor will be */
+	struct bandwidth bandwidth;
+	struct timer bandwidth_timer;
 
 	struct machine_gdb *gdb; /* NULL: no debugger can connect */
 
@@ -232,6 +241,14 @@ WARN_UNUSED int machine_load_guest(struct machine *m, struct err *e);
 /* machine_pause.c */
 void machine_park_cpus(struct machine *m); /* returns with all parked */
 void machine_run_cpus(struct machine *m);  /* all parked, and perhaps new: run, unless paused */
+
+/* machine_limits.c */
+WARN_UNUSED int machine_limits_init(struct machine *m, const struct machine_config *c,
+				    struct err *e);
+WARN_UNUSED int machine_limits_start(struct machine *m, struct err *e); /* vCPU threads are there */
+void machine_limits_stop(struct machine *m);                            /* before they are joined */
+void machine_limits_free(struct machine *m);
+uint64_t machine_vcpu_ns(struct machine *m, unsigned vcpu); /* its thread's processor time */
 
 /* machine_net.c: the wires are freed after their I/O threads ended, and before the cards */
 WARN_UNUSED int machine_make_nets(struct machine *m, const struct machine_config *c, struct err *e);

@@ -269,6 +269,8 @@ int machine_run(struct machine *m, struct machine_result *result, struct err *e)
 {
 	int r = start_threads(m, e);
 
+	if (r == 0)
+		r = machine_limits_start(m, e);
 	if (r == 0) {
 		if (!m->paused) /* else they stand still already */
 			machine_run_cpus(m);
@@ -279,6 +281,7 @@ int machine_run(struct machine *m, struct machine_result *result, struct err *e)
 		if (r < 0)
 			err_sys(e, -r, "event loop");
 	}
+	machine_limits_stop(m);
 	for (unsigned i = 0; i < m->cpus; i++)
 		vcpu_thread_quit(&m->cpu[i].thread);
 	if (r < 0)

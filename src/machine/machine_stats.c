@@ -8,20 +8,34 @@
 #include "virtio/balloon.h"
 #include "virtio/net.h"
 
+uint64_t machine_vcpu_ns(struct machine *m, unsigned vcpu)
+{
+	const struct vcpu_thread *v = &m->cpu[vcpu].thread;
+	struct timespec t;
+	clockid_t clock;
+
+	if (!v->started || pthread_getcpuclockid(v->thread, &clock) != 0 ||
+	    clock_gettime(clock, &t) < 0)
+		return 0;
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static uint64_t vcpu_ns(struct machine *m)
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; i < m->cpus; i++) {
-		struct timespec t;
-		clockid_t clock;
-
-		if (m->cpu[i].thread.started &&
-		    pthread_getcpuclockid(m->cpu[i].thread.thread, &clock) == 0 &&
-		    clock_gettime(clock, &t) == 0)
-			sum += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-	}
+	for (unsigned i = 0; i < m->cpus; i++)
+		sum += machine_vcpu_ns(m, i);
 	return sum;
+}
+
+static void limit_stats(struct machine *m, struct machine_stats *to)
+{
+	if (m->resource)
+		to->limits = *resource_limits(m->resource);
+	to->throttled_ns = m->bandwidth.waited_ns;
+	for (unsigned i = 0; i < m->cpus; i++)
+		to->throttled_ns += m->cpu[i].bandwidth.waited_ns;
 }
 
 static void balloon_stats(struct machine *m, struct machine_stats *to)
@@ -66,6 +80,7 @@ void machine_get_stats(struct machine *m, struct machine_stats *to)
 	balloon_stats(m, to);
 	machine_disk_counts(m, to);
 	net_stats(m, to);
+	limit_stats(m, to);
 }
 
 int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e)

@@ -22,6 +22,8 @@ void vcpu_thread_done(struct vcpu_thread *t)
 static bool may_run(struct vcpu_thread *t)
 {
 	AUTO_LOCK(&t->lock);
+	while (t->throttled && t->order == VCPU_RUN && !t->hold)
+		pthread_cond_wait(&t->changed, &t->lock);
 	return t->order == VCPU_RUN && !t->hold;
 }
 
@@ -120,6 +122,17 @@ void vcpu_thread_hold(struct vcpu_thread *t)
 	AUTO_LOCK(&t->lock);
 	t->hold = true;
 	if (t->vcpu)
+		t->vcpu->engine->kick(t->vcpu);
+}
+
+void vcpu_thread_throttle(struct vcpu_thread *t, bool throttled)
+{
+	AUTO_LOCK(&t->lock);
+	if (t->throttled == throttled)
+		return;
+	t->throttled = throttled;
+	pthread_cond_broadcast(&t->changed);
+	if (throttled && t->vcpu)
 		t->vcpu->engine->kick(t->vcpu);
 }
 

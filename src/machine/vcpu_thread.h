@@ -33,6 +33,7 @@ struct vcpu_thread {
 	pthread_cond_t changed;
 	enum vcpu_order order;
 	bool hold;
+	bool throttled;
 	bool parked;
 };
 
@@ -48,4 +49,6 @@ void vcpu_thread_wait_parked(struct vcpu_thread *t);
 /* Any thread: takes the vCPU out of the guest and keeps it there until the next resume. What
  * a device calls whose register write must be the last thing the guest does. */
 void vcpu_thread_hold(struct vcpu_thread *t);
+/* While throttled it stays outside the guest, whatever its order. Any thread. */
+void vcpu_thread_throttle(struct vcpu_thread *t, bool throttled);
 void vcpu_thread_quit(struct vcpu_thread *t); /* and joins */

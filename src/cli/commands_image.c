@@ -22,6 +22,15 @@ static const struct option list_options[] = {
 
 static const struct image_list_opts list_defaults = {0};
 
+static const struct option pull_options[] = {
+	{"sha256", OPT_TEXT, offsetof(struct image_pull_opts, sha256), "DIGEST",
+	 "What the file must be. Default: what a SHA512SUMS or SHA256SUMS beside it says."},
+	{"name", OPT_TEXT, offsetof(struct image_pull_opts, name), "NAME",
+	 "What the image is called. Default: the file's name without its suffix."},
+	{0}};
+
+static const struct image_pull_opts pull_defaults = {0};
+
 static const struct option rm_options[] = {
 	{"force", OPT_FLAG, offsetof(struct image_rm_opts, force), NULL,
 	 "Remove it although VMs are based on it; their disks are good for nothing then.",
@@ -44,6 +53,24 @@ static const struct command build_command = {
 	.max_words = 1,
 	.complete = "debian",
 	.run = cmd_image_build,
+};
+
+static const struct command pull_command = {
+	.name = "image pull",
+	.words = "URL|FILE",
+	.summary = "Take a disk image from a web server or a file into the store",
+	.text = "The disk is qcow2 or raw, plain or packed with gzip or zstd, with a system that\n"
+		"boots in a virtual machine, such as distributions' cloud images. A download that\n"
+		"broke off or was interrupted goes on where it was when it is asked for again.\n"
+		"$SSL_CERT_FILE names other certificate authorities; http_proxy and so on are\n"
+		"honoured.\n",
+	.option = pull_options,
+	.defaults = &pull_defaults,
+	.opts_size = sizeof(struct image_pull_opts),
+	.min_words = 1,
+	.max_words = 1,
+	.complete = WORDS_FILES,
+	.run = cmd_image_pull,
 };
 
 static const struct command ls_command = {
@@ -81,12 +108,12 @@ static const struct command rm_command = {
 	.run = cmd_image_rm,
 };
 
-static const struct command *const image_commands[] = {&build_command, &ls_command, &info_command,
-						       &rm_command, NULL};
+static const struct command *const image_commands[] = {&build_command, &pull_command, &ls_command,
+						       &info_command,  &rm_command,   NULL};
 
 const struct command image_command = {
 	.name = "image",
-	.summary = "Make, list and remove images of whole systems",
+	.summary = "Make, fetch, list and remove images of whole systems",
 	.text = "Images live under $XDG_DATA_HOME/holon (~/.local/share/holon), named by what is\n"
 		"in them. 'holon run IMAGE' starts a VM on a thin disk over one.\n",
 	.group = image_commands,

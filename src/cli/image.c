@@ -87,7 +87,7 @@ int cmd_image_ls(const void *opts, int words, char **word)
 	if (l.array)
 		print_json(l.array);
 	else if (!l.count)
-		puts("No images. 'holon image build debian' makes one.");
+		puts("No images. 'holon image build debian' makes one, 'holon image pull' fetches one.");
 	return EXIT_DONE;
 }
 
@@ -112,8 +112,12 @@ static void print_info(const struct store *st, const struct store_image *i)
 
 	printf("name:      %s\n", *i->name ? i->name : "-");
 	printf("digest:    sha256:%s\n", i->digest);
-	printf("system:    %s %s\n", info_text(i, "distribution"), info_text(i, "suite"));
-	print_packages(i);
+	if (json_object_get(i->info, "source")) {
+		printf("source:    %s\n", info_text(i, "source"));
+	} else {
+		printf("system:    %s %s\n", info_text(i, "distribution"), info_text(i, "suite"));
+		print_packages(i);
+	}
 	printf("disk:      %lld MiB, of which %llu MiB on the host\n", (long long)(size >> 20),
 	       (unsigned long long)(i->file_bytes >> 20));
 	printf("created:   %s by %s\n", info_text(i, "created"), info_text(i, "builder"));

@@ -14,11 +14,16 @@ struct image_list_opts {
 	bool json;
 };
 
+struct image_pull_opts {
+	const char *sha256, *name;
+};
+
 struct image_rm_opts {
 	bool force;
 };
 
 int cmd_image_build(const void *opts, int words, char **word);
+int cmd_image_pull(const void *opts, int words, char **word);
 int cmd_image_ls(const void *opts, int words, char **word);
 int cmd_image_info(const void *opts, int words, char **word);
 int cmd_image_rm(const void *opts, int words, char **word);

@@ -20,7 +20,7 @@
 
 #include "base/auto.h"
 #include "base/beside.h"
-#include "block/jobs.h"
+#include "image/convert.h"
 #include "image/store_priv.h"
 
 #define SPACE_NEEDED GIB(2) /* packages, their files, the raw disk, the image */
@@ -211,40 +211,14 @@ static bool converting(struct block_progress *p, uint64_t done, uint64_t total)
 	return !signal_came(c->script) && c->watcher->progress(c->watcher, done, total);
 }
 
-static int convert_to_new(struct block_ctx *ctx, struct block *src, const char *to,
-			  struct conversion *c, struct err *e)
-{
-	const struct block_create_opts create = {
-		.file = to, .format = "qcow2", .size = block_size(src)};
-	const struct block_opts open = {.file = to, .format = "qcow2", .cache = BLOCK_CACHE_UNSAFE};
-	const struct block_convert_opts how = {.sparse_bytes = KIB(4), .target_is_zero = true};
-	struct block *dst;
-	int r = block_create(ctx, &create, e), closed;
-
-	if (r < 0 || (r = block_open(&dst, ctx, &open, e)) < 0)
-		return r;
-	r = block_convert(&src, 1, dst, &how, &c->step, e);
-	closed = block_close(dst, r < 0 ? NULL : e);
-	return r < 0 ? r : closed;
-}
-
 static int convert(const char *from, const char *to, struct script *s, struct build_watcher *w,
 		   struct err *e)
 {
-	const struct block_opts o = {.file = from, .format = "raw", .read_only = true};
+	const struct image_conversion how = {
+		.from = from, .from_format = "raw", .to = to, .to_format = "qcow2"};
 	struct conversion c = {{converting}, w, s};
-	struct block_ctx *ctx;
-	struct block *src;
-	int r = block_ctx_new(&ctx, NULL, BLOCK_ENGINE_AUTO, e);
 
-	if (r < 0)
-		return r;
-	if ((r = block_open(&src, ctx, &o, e)) == 0) {
-		r = convert_to_new(ctx, src, to, &c, e);
-		block_close(src, NULL);
-	}
-	block_ctx_free(ctx);
-	return r;
+	return image_convert(&how, &c.step, e);
 }
 
 /* --- what was made --- */

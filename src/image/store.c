@@ -37,7 +37,8 @@ static int user_root(char *to, size_t len, struct err *e)
 
 int store_open(struct store *st, const char *dir, struct err *e)
 {
-	static const char *const below[] = {"images/sha256", "images/names", "images/temp", "vms"};
+	static const char *const below[] = {"images/sha256",  "images/names",  "images/temp",
+					    "images/partial", "images/layers", "vms"};
 	char path[PATH_LEN];
 	int r = 0;
 

@@ -4,6 +4,8 @@
  *   images/sha256/DIGEST.json    how it was made (struct store_image.info)
  *   images/names/NAME            a link to that JSON file
  *   images/temp/XXXXXX/          what is being made; whoever finds one without its owner removes it
+ *   images/partial/              downloads that are not finished (download.h)
+ *   images/layers/DIGEST         layers of OCI images, packed, as registries have them
  *   images/lock                  flock'ed while a name or an image goes away, and while one that
  *                                is there gets a user
  *   vms/NAME/                    a VM's disk over an image, and vm.json (vm.h)

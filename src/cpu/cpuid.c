@@ -18,6 +18,8 @@
 #define PHYS_BITS_MAX    46u
 #define APIC_HZ_DEFAULT  1000000000u
 #define XCR0_CARRIED     (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
+#define PKRU_COMPONENT   9
+#define PKRU_OFFSET_MIN  2432u /* AMD's, whatever else there is */
 #define KVM_NOP_IO_DELAY (1u << 1)
 #define KVM_CLOCKSOURCE2 (1u << 3)
 #define KVM_STEAL_TIME   (1u << 5)
@@ -52,8 +54,8 @@ static const struct feature_rule jit_rules[] = {
 	 * CLFLUSHOPT CLWB CD SHA BW VL; FSGSBASE TSC_ADJUST SMEP INVPCID SMAP */
 	{7, 0, CPUID_EBX, B(3) | B(5) | B(6) | B(8) | B(9) | B(13) | B(16) | B(17) | B(18) | B(19) |
 		B(21) | B(23) | B(24) | B(28) | B(29) | B(30) | B(31), B(0) | B(1) | B(7) | B(10) | B(20)},
-	/* VBMI VBMI2 GFNI VAES VPCLMUL VNNI BITALG VPOPCNTDQ; UMIP RDPID */
-	{7, 0, CPUID_ECX, B(1) | B(6) | B(8) | B(9) | B(10) | B(11) | B(12) | B(14), B(2) | B(22)},
+	/* VBMI VBMI2 GFNI VAES VPCLMUL VNNI BITALG VPOPCNTDQ; UMIP PKU RDPID */
+	{7, 0, CPUID_ECX, B(1) | B(6) | B(8) | B(9) | B(10) | B(11) | B(12) | B(14), B(2) | B(3) | B(22)},
 	/* FSRM VP2INTERSECT FP16 */
 	{7, 0, CPUID_EDX, B(4) | B(8) | B(23), 0},
 	/* AVX-VNNI AVX512-BF16, fast zero-length and short string operations */
@@ -264,10 +266,14 @@ static void add_features(struct cpuid_table *t, const struct cpuid_opts *o)
 static void fix_features(struct cpuid_table *t, const struct cpuid_opts *o)
 {
 	struct cpuid_leaf *l = find_mutable(t, 1, 0), *ext = find_mutable(t, 0x80000001, 0);
+	struct cpuid_leaf *features = find_mutable(t, 7, 0);
 
 	l->ecx |= B(31);
 	l->ecx = o->have_x2apic ? l->ecx | B(21) : l->ecx & ~B(21);
-	l->ecx &= ~B(27); /* OSXSAVE follows CR4 */
+	l->ecx &= ~B(27);       /* OSXSAVE follows CR4 */
+	features->ecx &= ~B(4); /* so does OSPKE */
+	if (!(t->xcr0_mask & XCR0_PKRU))
+		features->ecx &= ~B(3);
 	l->edx = o->cpus > 1 ? l->edx | B(28) : l->edx & ~B(28);
 	if (!t->xcr0_mask)
 		l->ecx &= ~B(26);
@@ -282,6 +288,18 @@ static void fix_features(struct cpuid_table *t, const struct cpuid_opts *o)
 }
 
 /* --- XSAVE (leaf 0xd) --- */
+/* The JIT keeps PKRU itself; hosts that have none leave room behind what they have. */
+static void add_pkru(struct cpuid_table *t, uint32_t size)
+{
+	struct cpuid_leaf *l = add_host(t, 0xd, PKRU_COMPONENT, true);
+
+	if (l->eax)
+		return;
+	l->eax = 8;
+	l->ebx = size > PKRU_OFFSET_MIN ? (uint32_t)align_up(size, 64) : PKRU_OFFSET_MIN;
+	l->ecx = l->edx = 0;
+}
+
 static void add_xsave(struct cpuid_table *t, const struct cpuid_opts *o)
 {
 	struct cpuid_leaf *l;
@@ -294,6 +312,8 @@ static void add_xsave(struct cpuid_table *t, const struct cpuid_opts *o)
 		t->xcr0_mask &= ~(uint64_t)XCR0_AVX512;
 	if (!t->xcr0_mask)
 		return;
+	if (o->jit)
+		t->xcr0_mask |= XCR0_PKRU;
 	l = add(t, 0xd, 0, true);
 	l->eax = (uint32_t)t->xcr0_mask;
 	l->edx = (uint32_t)(t->xcr0_mask >> 32);
@@ -304,7 +324,12 @@ static void add_xsave(struct cpuid_table *t, const struct cpuid_opts *o)
 	for (uint32_t i = 2; i < 63; i++) {
 		if (!(t->xcr0_mask >> i & 1))
 			continue;
-		l = add_host(t, 0xd, i, true);
+		if (i == PKRU_COMPONENT && o->jit) {
+			add_pkru(t, size);
+			l = find_mutable(t, 0xd, i);
+		} else {
+			l = add_host(t, 0xd, i, true);
+		}
 		if (l->ebx + l->eax > size)
 			size = l->ebx + l->eax;
 	}
@@ -479,6 +504,10 @@ static void fill_dynamic(const struct cpuid_table *t, const struct x86_state *s,
 			out[2] |= B(27);
 		if (!(s->apic_base & BIT(11)))
 			out[3] &= ~B(9);
+		break;
+	case 7:
+		if (sub == 0 && (s->cr4 & CR4_PKE))
+			out[2] |= B(4);
 		break;
 	case 0xb:
 		if (sub > 2)

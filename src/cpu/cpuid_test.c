@@ -36,7 +36,6 @@ static void what_the_engine_does_not_carry_is_absent(void **state)
 	assert_true(cpuid_has(&t, 1, 0, CPUID_ECX, 17));          /* PCID */
 	assert_true(cpuid_has(&t, 7, 0, CPUID_EBX, 10));          /* INVPCID */
 	assert_false(cpuid_has(&t, 7, 0, CPUID_EBX, 11));         /* RTM */
-	assert_false(cpuid_has(&t, 7, 0, CPUID_ECX, 3));          /* PKU */
 	assert_false(cpuid_has(&t, 7, 0, CPUID_ECX, 16));         /* LA57 */
 	assert_false(cpuid_has(&t, 0x80000001, 0, CPUID_ECX, 2)); /* SVM */
 	assert_true(cpuid_has(&t, 7, 0, CPUID_EBX, 20));          /* SMAP */
@@ -57,6 +56,29 @@ static void osxsave_and_apic_id_follow_the_vcpu(void **state)
 	assert_int_equal(out[0], 2);
 	assert_int_equal(out[1], 4);
 	assert_int_equal(out[3], 2);
+}
+
+/* The JIT has them on any host with XSAVE. */
+static void protection_keys_come_with_a_state_component(void **state)
+{
+	uint32_t out[4], size[4];
+
+	assert_int_equal(cpuid_has(&t, 7, 0, CPUID_ECX, 3), t.xcr0_mask != 0);
+	if (!t.xcr0_mask)
+		skip();
+	assert_true(t.xcr0_mask & XCR0_PKRU);
+	query(7, 0, out);
+	assert_false(out[CPUID_ECX] & 1u << 4);
+	s.cr4 |= CR4_PKE;
+	query(7, 0, out);
+	assert_true(out[CPUID_ECX] & 1u << 4); /* OSPKE */
+	query(0xd, 9, out);
+	assert_int_equal(out[CPUID_EAX], 8);
+	assert_true(out[CPUID_EBX] >= 576 && out[CPUID_EBX] + 8 <= X86_XSAVE_BYTES);
+	s.xcr0 = t.xcr0_mask;
+	query(0xd, 0, size);
+	assert_int_equal(size[CPUID_EBX], size[CPUID_ECX]);
+	assert_true(size[CPUID_ECX] >= out[CPUID_EBX] + 8);
 }
 
 static void xsave_size_follows_xcr0(void **state)
@@ -219,6 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(what_the_engine_does_not_carry_is_absent, setup),
 		cmocka_unit_test_setup(osxsave_and_apic_id_follow_the_vcpu, setup),
+		cmocka_unit_test_setup(protection_keys_come_with_a_state_component, setup),
 		cmocka_unit_test_setup(xsave_size_follows_xcr0, setup),
 		cmocka_unit_test_setup(the_jit_asks_for_no_mitigations, setup),
 		cmocka_unit_test_setup(kvm_leaves_name_the_frequencies, setup),

@@ -65,8 +65,8 @@ struct x86_events {
 
 enum x86_mp_state { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI, X86_UNINITIALIZED };
 
-/* XSAVE area in the standard (not compacted) format, as the host's CPUID leaf 0xD
- * lays it out; 4096 bytes hold all components up to AVX-512 and PKRU. */
+/* XSAVE area in the standard (not compacted) format, as the VM's CPUID leaf 0xD lays it out (the
+ * host's does, but for a PKRU that it lacks); 4096 bytes hold all components up to AVX-512 and PKRU. */
 #define X86_XSAVE_BYTES 4096
 
 struct x86_state {

@@ -65,6 +65,15 @@ static void young(uint64_t *pte)
 	*pte &= ~(uint64_t)PTE_A;
 }
 
+static void key_1(uint64_t *pte)
+{
+	*pte |= UINT64_C(1) << 59;
+}
+
+static void same(uint64_t *pte)
+{
+}
+
 static const struct guest_case cases[] = {
 	{"another page", to_new, READ, X86_BP, 0x2222, PTE_A},
 	{"read-only", read_only, WRITE, X86_PF, 0, PTE_A},
@@ -154,42 +163,65 @@ static bool check(struct guest *g, struct longmode *lm, const struct x86_state *
 	return true;
 }
 
-static bool run(const struct engine *engine, const struct guest_case *c, bool invlpg)
+static struct guest *make_guest(const struct engine *engine, const struct guest_case *c,
+				struct longmode *lm, struct err *e)
 {
 	struct guest *g = calloc(1, sizeof *g);
+
+	if (!g)
+		return NULL;
+	g->now = c;
+	g->vm.windows = true;
+	g->kick = (struct bus_region){"kick", 1, 4, no_read, kicked};
+	if (vm_init(&g->vm, engine, MIB(8), e) < 0 ||
+	    bus_map(g->vm.bus, BUS_PIO, KICK, 4, &g->kick, e) < 0) {
+		vm_done(&g->vm);
+		free(g);
+		return NULL;
+	}
+	longmode_init(lm, &g->vm);
+	longmode_map(lm, CODE, CODE_P, PTE_P | PTE_U);
+	longmode_map(lm, PAGE_A, OLD_P, PTE_P | PTE_U | PTE_W);
+	g->pte = entry_of(g, PAGE_A);
+	*(uint64_t *)vm_ram(&g->vm, NEW_P, 8) = 0x2222;
+	put_gate(g);
+	return g;
+}
+
+static void free_guest(struct guest *g)
+{
+	vm_done(&g->vm);
+	free(g);
+}
+
+static void start_user(struct x86_state *s, const struct longmode *lm)
+{
+	*s = lm->base;
+	longmode_to_user(s, USER_CS64);
+	s->rip = CODE;
+	s->rflags |= RFLAGS_IOPL;
+	s->gpr[X86_RDI] = PAGE_A;
+	s->gpr[X86_RBX] = 0x1111;
+	s->gpr[X86_RDX] = KICK;
+}
+
+static bool run(const struct engine *engine, const struct guest_case *c, bool invlpg)
+{
 	static struct x86_state start, stop;
 	struct longmode lm;
 	struct err e = {0};
+	struct guest *g = make_guest(engine, c, &lm, &e);
 	bool ok;
 
 	if (!g)
 		return false;
-	g->now = c;
-	g->vm.windows = true;
-	if (vm_init(&g->vm, engine, MIB(8), &e) < 0)
-		return false;
-	g->kick = (struct bus_region){"kick", 1, 4, no_read, kicked};
-	longmode_init(&lm, &g->vm);
-	longmode_map(&lm, CODE, CODE_P, PTE_P | PTE_U);
-	longmode_map(&lm, PAGE_A, OLD_P, PTE_P | PTE_U | PTE_W);
-	g->pte = entry_of(g, PAGE_A);
-	*(uint64_t *)vm_ram(&g->vm, NEW_P, 8) = 0x2222;
 	put_code(g, invlpg);
-	put_gate(g);
-	start = lm.base;
-	longmode_to_user(&start, USER_CS64);
-	start.rip = CODE;
-	start.rflags |= RFLAGS_IOPL;
-	start.gpr[X86_RDI] = PAGE_A;
-	start.gpr[X86_RBX] = 0x1111;
-	start.gpr[X86_RDX] = KICK;
-	ok = bus_map(g->vm.bus, BUS_PIO, KICK, 4, &g->kick, &e) == 0 &&
-	     vm_run(&g->vm, &start, &stop, 20, &e) == VM_STOPPED;
+	start_user(&start, &lm);
+	ok = vm_run(&g->vm, &start, &stop, 20, &e) == VM_STOPPED;
 	if (!ok)
 		printf("FAIL %s: it did not end %s\n", c->name, e.text);
 	ok = ok && check(g, &lm, &stop);
-	vm_done(&g->vm);
-	free(g);
+	free_guest(g);
 	return ok;
 }
 
@@ -238,6 +270,51 @@ static bool run_stack(const struct engine *engine)
 	return ok;
 }
 
+/* The page is in the window when its key, or what PKRU says about the key that it has, changes. */
+static bool run_keys(const struct engine *engine, bool key_0)
+{
+	static const uint8_t program[] = {
+		0x48, 0x89, 0x1f,       /* mov %rbx, (%rdi): the lane is opened */
+		0x48, 0x89, 0x1f,       /* mov %rbx, (%rdi): it is mapped, and writable */
+		0xef,                   /* out %eax, %dx */
+		0xcd, TRAP,             /* int */
+		0x31, 0xd2, 0x31, 0xc9, /* xor %edx, %edx; xor %ecx, %ecx */
+		0x89, 0xf0,             /* mov %esi, %eax */
+		0x0f, 0x01, 0xef,       /* wrpkru */
+		0x48, 0x8b, 0x0f,       /* mov (%rdi), %rcx */
+		0x48, 0x89, 0x1f,       /* mov %rbx, (%rdi) */
+		0xcc,
+	};
+	const struct guest_case c = {key_0 ? "key 0" : "a key", key_0 ? same : key_1};
+	static struct x86_state start, stop;
+	struct longmode lm;
+	struct longmode_trap t = {0};
+	struct err e = {0};
+	struct guest *g = make_guest(engine, &c, &lm, &e);
+	bool ok;
+
+	if (!g)
+		return false;
+	if (!cpuid_has(&g->vm.cpuid, 7, 0, CPUID_ECX, 3)) { /* KVM, as the host has it */
+		free_guest(g);
+		return true;
+	}
+	put_code(g, true);
+	memcpy(vm_ram(&g->vm, CODE_P, 64), program, sizeof program);
+	start_user(&start, &lm);
+	start.cr4 |= CR4_PKE;
+	start.gpr[X86_RSI] = key_0 ? 2 : 2 << 2; /* no writes */
+	ok = vm_run(&g->vm, &start, &stop, 20, &e) == VM_STOPPED &&
+	     longmode_trapped(&lm, &stop, &t) && t.vector == X86_PF &&
+	     t.error == (PF_P | PF_W | PF_U | PF_PK) && t.rip == CODE + 21 &&
+	     stop.gpr[X86_RCX] == 0x1111;
+	if (!ok)
+		printf("FAIL %s: vector %u, error %lx at %lx, RCX %lx\n", c.name, t.vector, t.error,
+		       t.rip, stop.gpr[X86_RCX]);
+	free_guest(g);
+	return ok;
+}
+
 int main(int argc, char **argv)
 {
 	const struct engine *engine = vm_engine_of(argc, argv, VM_HOST_FIT);
@@ -248,5 +325,7 @@ int main(int argc, char **argv)
 		ok &= run(engine, &cases[n], false);
 	}
 	ok &= run_stack(engine);
+	ok &= run_keys(engine, false);
+	ok &= run_keys(engine, true);
 	return ok ? 0 : 1;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Linux's own selftests for x86 in a guest and on the host: selftests.py [--linux DIR] HOLON [TEST...]
+"""Linux's own selftests for x86, and that of protection keys, in a guest and on the host: selftests.py [--linux DIR] HOLON [TEST...]
 
 They come out of Debian's linux-source package, are kept and built in the user's cache (with 32-bit ones
 where gcc-multilib is there), and run in the guest as root. The table has both ends; what passes on the
@@ -19,7 +19,7 @@ from harness import Vm
 
 PACKAGE = "linux-source-6.1"
 TESTS = "tools/testing/selftests"
-PARTS = [f"{TESTS}/x86", f"{TESTS}/lib.mk", f"{TESTS}/kselftest.h", "tools/include",
+PARTS = [f"{TESTS}/x86", f"{TESTS}/vm", f"{TESTS}/lib.mk", f"{TESTS}/kselftest.h", "tools/include",
          "arch/x86/include/asm/desc_defs.h"]
 EACH = 60  # seconds
 MEANS = {0: "pass", 4: "skip", 124: "hangs", 143: "hangs"}
@@ -33,7 +33,7 @@ def fetch():
     """The directory of the sources that are needed."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     linux = os.path.join(cache, "holon", PACKAGE)
-    if os.path.isdir(os.path.join(linux, TESTS)):
+    if all(os.path.exists(os.path.join(linux, part)) for part in PARTS):
         return linux
     os.makedirs(linux, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=linux) as tmp:
@@ -51,6 +51,10 @@ def build(linux):
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if made.returncode:
         print("\n".join(line for line in made.stderr.splitlines() if "rror" in line))
+    keys = os.path.join(linux, TESTS, "vm", "protection_keys.c")
+    for bits in ("64", "32"):
+        subprocess.run(["gcc", f"-m{bits}", "-mxsave", "-O2", "-std=gnu99", "-w", keys, "-o", f"{out}/protection_keys_{bits}"],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     programs = sorted(glob.glob(f"{out}/*_64") + glob.glob(f"{out}/*_32"))
     if not any(p.endswith("_32") for p in programs):
         print("no 32-bit programs: 'apt-get install gcc-multilib' makes them possible")
@@ -77,7 +81,7 @@ def on_host(programs):
 
 
 def in_guest(holon, programs):
-    init = MOUNTS + "mkdir -p /tmp; echo 1 > /proc/sys/kernel/printk\ncd /t\nfor t in *; do\n" \
+    init = MOUNTS + "mkdir -p /tmp /etc; echo root:x:0:0::/:/bin/sh > /etc/passwd; echo 1 > /proc/sys/kernel/printk\ncd /t\nfor t in *; do\n" \
         f"echo \"begin $t\"; timeout {EACH} ./$t </dev/null 2>&1; echo \"end $t $?\"; done\n" \
         "poweroff -f\n"
     GuestKernel.setUpClass()

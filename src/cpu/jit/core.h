@@ -22,6 +22,7 @@ struct pcids;
 #define TLB_LIST   1024
 #define ITLB_LIST  256
 #define WRITE_HASH (1u << 15)
+#define KEYED_LIST 64
 struct jit_priv {
 	void *env[5]; /* __builtin_setjmp buffer of the run loop */
 	enum jit_leave leave;
@@ -37,6 +38,9 @@ struct jit_priv {
 	uint64_t tlb_large;             /* gigabytes with entries of large pages, hashed (tlb.c) */
 	/* Bit n: a page whose number is n modulo WRITE_HASH may have a write tag. */
 	uint64_t tlb_written[WRITE_HASH / 64];
+	/* Slots filled with TLB_KEYED since PKRU was written (tlb_keyed_slot); > KEYED_LIST: more. */
+	uint16_t keyed_list[KEYED_LIST];
+	uint32_t keyed_filled;
 	/* the bounce buffer's use by the instruction under way (step.c) */
 	uint64_t bounce_gva;
 	uint32_t bounce_site;
@@ -60,7 +64,8 @@ struct jit_priv {
 	struct steal steal;
 	uint64_t stepped, misses;
 	uint32_t opmask_off, ymm_off; /* of these components in st.xsave */
-	bool stepping;                /* in step mode's code: operands are in the bounce buffer */
+	uint32_t pkru_off; /* likewise, in the state of load and store; 0: there is none */
+	bool stepping;     /* in step mode's code: operands are in the bounce buffer */
 	struct jit_debug debug;
 };
 

@@ -58,15 +58,28 @@ void jit_fpu_enter(struct jit_cpu *c)
 	c->fpu_live = true;
 }
 
-/* A stored image may be hostile: XRSTOR must not fault on it. */
-static void xsave_sanitize(struct jit_cpu *c)
+/* A stored image may be hostile: XRSTOR must not fault on it. Neither on PKRU, which the host may not
+ * have: we keep it. */
+static void take_xsave(struct jit_cpu *c)
 {
-	uint64_t bv = load_le(c->st.xsave + 512, 8) & c->p->xsave_mask;
+	uint64_t all = load_le(c->st.xsave + 512, 8), bv = all & c->p->xsave_mask;
 	uint32_t mxcsr = (uint32_t)load_le(c->st.xsave + 24, 4) & 0xffff;
 
 	store_le(c->st.xsave + 24, mxcsr, 4);
 	memset(c->st.xsave + 512, 0, 64);
 	store_le(c->st.xsave + 512, bv, 8);
+	c->pkru = 0;
+	if ((all & XCR0_PKRU) && c->p->pkru_off)
+		c->pkru = (uint32_t)load_le(c->st.xsave + c->p->pkru_off, 4);
+}
+
+static void put_pkru(const struct jit_cpu *c, struct x86_state *s)
+{
+	if (!c->p->pkru_off)
+		return;
+	store_le(s->xsave + c->p->pkru_off, c->pkru, 8);
+	if (c->pkru)
+		store_le(s->xsave + 512, load_le(s->xsave + 512, 8) | XCR0_PKRU, 8);
 }
 
 /* ---- what others write over code ---- */
@@ -202,7 +215,7 @@ static uint32_t cr4_offered(const struct cpuid_table *t)
 		{CR4_OSXSAVE, 1, CPUID_ECX, 26}, {CR4_FSGSBASE, 7, CPUID_EBX, 0},
 		{CR4_SMEP, 7, CPUID_EBX, 7},     {CR4_SMAP, 7, CPUID_EBX, 20},
 		{CR4_UMIP, 7, CPUID_ECX, 2},     {CR4_LA57, 7, CPUID_ECX, 16},
-		{CR4_PCIDE, 1, CPUID_ECX, 17},
+		{CR4_PCIDE, 1, CPUID_ECX, 17},   {CR4_PKE, 7, CPUID_ECX, 3},
 	};
 	uint32_t cr4 = CR4_PCE;
 
@@ -254,6 +267,9 @@ static int vcpu_new(struct vcpu **out, struct engine_vm *base, uint32_t index, s
 	c->p->opmask_off = leaf[1];
 	cpuid_query(vm->env.cpuid, &none, index, 0xd, 2, leaf);
 	c->p->ymm_off = leaf[1];
+	cpuid_query(vm->env.cpuid, &none, index, 0xd, 9, leaf);
+	if (leaf[0] && leaf[1] + leaf[0] <= X86_XSAVE_BYTES)
+		c->p->pkru_off = leaf[1];
 	jit_tlb_init(c);
 	x86_state_reset(&c->st, index);
 	for (enum jit_mmu m = 0; m < 3; m++)
@@ -393,7 +409,7 @@ static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 	c->fpu_live = false;
 	c->st = *s;
 	c->tables_mode[MMU_KERNEL_AC] = ~0u; /* SMAP may be another (write_cr4) */
-	xsave_sanitize(c);
+	take_xsave(c);
 	jit_flags_set_arith(c, (uint32_t)s->rflags);
 	c->tsc_offset = tsc_offset_for(c, s->tsc);
 	c->vm->clock_tsc = 0;
@@ -418,6 +434,7 @@ static int store(struct vcpu *v, struct x86_state *s, struct err *e)
 
 	*s = c->st;
 	s->rflags = jit_flags_get(c);
+	put_pkru(c, s);
 	s->tsc = guest_tsc(v);
 	if (v->lapic)
 		v->lapic->ops->store(v->lapic, s);
@@ -432,7 +449,7 @@ static int load_regs(struct vcpu *v, const struct x86_state *s, struct err *e)
 	c->fpu_live = false;
 	memcpy(&c->st, s, offsetof(struct x86_state, pat));
 	memcpy(c->st.xsave, s->xsave, sizeof c->st.xsave);
-	xsave_sanitize(c);
+	take_xsave(c);
 	jit_flags_set_arith(c, (uint32_t)s->rflags);
 	c->p->step_once = false;
 	jit_tlb_flush(c, true);

@@ -137,6 +137,11 @@ void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva)
 	the->flushes++;
 }
 
+void jit_pkru_write(struct jit_cpu *c, uint32_t pkru)
+{
+	c->pkru = pkru;
+}
+
 void jit_load_cr3(struct jit_cpu *c, uint64_t cr3, bool keep)
 {
 	c->st.cr3 = cr3;

@@ -1,7 +1,8 @@
 /* fpu: FXSAVE, XSAVE and x87 environment images (SDM volume 1, 8.1.10, 10.5, 13.7-13.13).
  *
  * All work is done on st.xsave, the guest's state in standard format: a component whose
- * XSTATE_BV bit is clear is in its initial state, whatever its bytes say. Instruction and
+ * XSTATE_BV bit is clear is in its initial state, whatever its bytes say. PKRU is not there,
+ * but in jit_cpu.pkru: the host may have none. Instruction and
  * data pointers are never shown: they would be the translator's addresses. Images are
  * read completely, then taken. Not quick: every entry gives up the vector state first. */
 #include "cpu/jit/sys_priv.h"
@@ -20,6 +21,7 @@
 #define XCR0_OPMASK    0x20u
 #define XCR0_ZMM_HI256 0x40u
 #define XCR0_HI16_ZMM  0x80u
+#define PKRU           9
 
 enum { OFF_FCW = 0, OFF_FSW = 2, OFF_FTW = 4, OFF_FOP = 6, OFF_FIP = 8, OFF_MXCSR = 24 };
 enum { OFF_MXCSR_MASK = 28, OFF_ST = 32, OFF_XMM = 160, OFF_XMM_END = 416 };
@@ -294,6 +296,12 @@ static void save_legacy(struct jit_cpu *c, uint64_t gva, uint64_t save, bool mxc
 		jit_write_buf(c, c->mmu, gva + OFF_XMM, x + OFF_XMM, xmm_bytes(c));
 }
 
+/* The components that are not in their initial state. */
+static uint64_t xinuse(struct jit_cpu *c)
+{
+	return *in_use(c) | (c->pkru ? XCR0_PKRU : 0);
+}
+
 static void save_extended(struct jit_cpu *c, uint64_t gva, uint64_t save, uint64_t layout)
 {
 	for (unsigned i = 2; i < 63 && save >> i; i++) {
@@ -302,6 +310,10 @@ static void save_extended(struct jit_cpu *c, uint64_t gva, uint64_t save, uint64
 
 		if (!(save >> i & 1))
 			continue;
+		if (i == PKRU) {
+			jit_write(c, c->mmu, gva + place(c, layout, i), c->pkru, 8);
+			continue;
+		}
 		x = component(c, i);
 		len = reachable(c, i, x.size);
 		if (len)
@@ -321,7 +333,7 @@ static __attribute__((noinline)) void xsave_body(struct jit_cpu *c, uint64_t arg
 	need_xsave(c, kind == XSAVE_SUPERVISOR);
 	gva = image_gva(c, arg, size, 64, ACC_WRITE);
 	jit_probe(c, c->mmu, gva, size, ACC_WRITE);
-	used = *in_use(c) & rfbm;
+	used = xinuse(c) & rfbm;
 	if (compacted) {
 		if ((rfbm & XCR0_SSE) && get32(c->st.xsave + OFF_MXCSR) != MXCSR_RESET)
 			used |= XCR0_SSE;
@@ -331,7 +343,10 @@ static __attribute__((noinline)) void xsave_body(struct jit_cpu *c, uint64_t arg
 		head = jit_read(c, c->mmu, gva + LEGACY_BYTES, 8) & ~rfbm;
 	}
 	save = kind == XSAVE_PLAIN ? rfbm : used;
-	fpu_materialize(c, save); /* what is initial stays so in the image's XSTATE_BV */
+	fpu_materialize(
+		c,
+		save & ~(uint64_t)
+				XCR0_PKRU); /* what is initial stays so in the image's XSTATE_BV */
 	save_legacy(c, gva, save, mxcsr);
 	save_extended(c, gva, save, layout);
 	jit_write(c, c->mmu, gva + LEGACY_BYTES, head | used, 8);
@@ -366,6 +381,11 @@ static void check_header(struct jit_cpu *c, const struct xheader *h, bool superv
 		jit_raise_err(c, X86_GP, 0);
 }
 
+static void take_pkru(struct jit_cpu *c, const uint8_t *image, uint64_t layout, uint64_t from)
+{
+	jit_pkru_write(c, from & XCR0_PKRU ? get32(image + place(c, layout, PKRU)) : 0);
+}
+
 /* From the image (from set) or to the initial state (the rest of rfbm). */
 static void take_components(struct jit_cpu *c, const uint8_t *image, uint64_t layout, uint64_t rfbm,
 			    uint64_t from)
@@ -373,6 +393,10 @@ static void take_components(struct jit_cpu *c, const uint8_t *image, uint64_t la
 	uint64_t kept = jit_code64(c) ? 0 : *in_use(c); /* registers 8.. stay as they are */
 	uint8_t *x = c->st.xsave;
 
+	if (rfbm & XCR0_PKRU)
+		take_pkru(c, image, layout, from);
+	rfbm &= ~(uint64_t)XCR0_PKRU;
+	from &= ~(uint64_t)XCR0_PKRU;
 	fpu_materialize(c, rfbm);
 	if (from & XCR0_X87)
 		take_x87(c, image);

@@ -1,7 +1,7 @@
 /* jit_priv: what the files of the JIT engine share. docs/jit.md is the tour.
  *
  * The rule of the house: while translated code or a "quick" helper runs, the guest's
- * vector, x87, MXCSR and PKRU state is in the host's registers. Quick files (all of
+ * vector, x87 and MXCSR state is in the host's registers. Quick files (all of
  * this folder but those named *_slow.c) are compiled with -mgeneral-regs-only and call
  * nothing of libc that may touch vector registers (memcpy included: use jit_copy).
  * Whatever else must run (devices, libc, the decoder, system calls are fine) is called
@@ -40,6 +40,7 @@ struct jit_tlb_entry {
 #define TLB_GLOBAL   1u
 #define TLB_LARGE    2u /* part of a large page */
 #define TLB_WRITABLE 4u /* writes are allowed, though the tag may not say so (code) */
+#define TLB_KEYED    8u /* a user page whose protection key is not 0: what PKRU says decided */
 
 struct jit_tlb_row { /* 128 bytes, so that every field is a disp8 off the row's middle */
 	struct jit_tlb_entry e[MMU_COUNT];
@@ -126,13 +127,14 @@ struct jit_cpu {
 	bool no_trap;             /* the instruction cleared TF before its single-step trap */
 	uint8_t dr6_hits;         /* data breakpoints touched that are not reported yet */
 	bool committed; /* the helper has changed state, and cannot begin anew (debug.c) */
-	struct jit_exception exc;          /* under delivery or raised */
-	uint64_t tsc_offset;               /* guest TSC = host TSC + this */
-	uint64_t frozen_tsc;               /* the guest's, while it stands still */
-	struct jit_component component[8]; /* fpu_slow.c's */
-	uint8_t phys_bits;                 /* physical address width that CPUID offers */
-	bool gib_pages;                    /* CPUID offers 1G pages */
-	uint32_t cr4_offered;              /* bits that CPUID lets the guest set */
+	struct jit_exception exc;           /* under delivery or raised */
+	uint64_t tsc_offset;                /* guest TSC = host TSC + this */
+	uint64_t frozen_tsc;                /* the guest's, while it stands still */
+	struct jit_component component[10]; /* fpu_slow.c's */
+	uint32_t pkru;                      /* st.xsave has none while in the engine */
+	uint8_t phys_bits;                  /* physical address width that CPUID offers */
+	bool gib_pages;                     /* CPUID offers 1G pages */
+	uint32_t cr4_offered;               /* bits that CPUID lets the guest set */
 	uint64_t ea;     /* memory operand of the helper being called: offset in ... */
 	uint8_t ea_seg;  /* ... this segment (enum x86_sreg) */
 	uint32_t pauses; /* PAUSEs until others get the host's CPU (h_pause) */
@@ -254,6 +256,8 @@ uint64_t jit_seg_addr(struct jit_cpu *c, enum x86_sreg s, uint64_t offset, unsig
 
 void jit_tlb_flush(struct jit_cpu *c, bool global_too);
 void jit_tlb_flush_page(struct jit_cpu *c, uint64_t gva);
+/* PKRU = pkru; the block under way must end (mappings and mode may have changed). */
+void jit_pkru_write(struct jit_cpu *c, uint32_t pkru);
 /* pcid.c. CR3 = cr3; keep: what is cached for its PCID stays. */
 void jit_load_cr3(struct jit_cpu *c, uint64_t cr3, bool keep);
 /* What is not global of a PCID (INVPCID types 1 and 0); of all of them. */

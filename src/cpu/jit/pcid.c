@@ -34,14 +34,15 @@ static struct pcid_kept *victim(struct pcids *p)
 	return oldest;
 }
 
-/* A global translation of a user page is not kept: INVLPG under another PCID drops it, too. */
+/* A global translation of a user page is not kept: INVLPG under another PCID drops it, too. Neither is
+ * what PKRU had a say in, which may say something else by then. */
 static void put_away(struct jit_cpu *c, struct pcid_kept *k, enum jit_mmu m, unsigned slot)
 {
 	struct jit_tlb_entry *e = &c->tlb[slot].e[m];
 
 	if (!tlb_is_tag(e->tag_read) || ((e->gpa & TLB_GLOBAL) && m != MMU_USER))
 		return;
-	if (!(e->gpa & TLB_GLOBAL) && k->entries < PCID_ENTRIES)
+	if (!(e->gpa & (TLB_GLOBAL | TLB_KEYED)) && k->entries < PCID_ENTRIES)
 		k->entry[k->entries++] = (struct pcid_entry){*e, (uint16_t)slot, (uint8_t)m};
 	tlb_entry_clear(e, slot);
 }

@@ -303,7 +303,7 @@ void h_rdpid(struct jit_cpu *c, uint64_t arg)
 
 void h_xgetbv(struct jit_cpu *c, uint64_t arg)
 {
-	uint64_t in_use;
+	uint64_t in_use, pkru = c->pkru ? XCR0_PKRU : 0;
 
 	if (!(c->st.cr4 & CR4_OSXSAVE))
 		jit_raise(c, X86_UD);
@@ -312,7 +312,7 @@ void h_xgetbv(struct jit_cpu *c, uint64_t arg)
 	case 1:
 		jit_fpu_leave(c);
 		in_use = *(const uint64_t *)(c->st.xsave + 512);
-		set_edx_eax(c, c->st.xcr0 & in_use);
+		set_edx_eax(c, c->st.xcr0 & (in_use | pkru));
 		break;
 	default: jit_raise_err(c, X86_GP, 0);
 	}
@@ -456,14 +456,26 @@ void h_popf(struct jit_cpu *c, uint64_t arg)
 }
 
 /* --- the rest --- */
+static void need_pkru(struct jit_cpu *c)
+{
+	if (!(c->st.cr4 & CR4_PKE))
+		jit_raise(c, X86_UD);
+	if ((uint32_t)c->st.gpr[X86_RCX])
+		jit_raise_err(c, X86_GP, 0);
+}
+
 void h_rdpkru(struct jit_cpu *c, uint64_t arg)
 {
-	jit_raise(c, X86_UD); /* no protection keys */
+	need_pkru(c);
+	set_edx_eax(c, c->pkru);
 }
 
 void h_wrpkru(struct jit_cpu *c, uint64_t arg)
 {
-	jit_raise(c, X86_UD);
+	need_pkru(c);
+	if ((uint32_t)c->st.gpr[X86_RDX])
+		jit_raise_err(c, X86_GP, 0);
+	jit_pkru_write(c, (uint32_t)c->st.gpr[X86_RAX]);
 }
 
 /* To the APIC IDs whose bits are set in RBX and RCX, from RDX on; RSI: as in the ICR. Returns to how

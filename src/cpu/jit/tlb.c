@@ -87,6 +87,37 @@ void jit_tlb_flush(struct jit_cpu *c, bool global_too)
 	jit_window_flushed(c, global_too);
 }
 
+static void drop_keyed(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
+{
+	if (c->tlb[slot].e[m].gpa & TLB_KEYED)
+		entry_clear(c, m, slot);
+}
+
+/* Pages of key 0, nearly all, are not looked at unless its own rights change; windows have no others,
+ * and need all rights for these. */
+void jit_pkru_write(struct jit_cpu *c, uint32_t pkru)
+{
+	struct jit_priv *p = c->p;
+	uint32_t changed = c->pkru ^ pkru;
+
+	c->pkru = pkru;
+	if (!changed || !(c->st.cr4 & CR4_PKE)) /* a change of CR4.PKE flushes everything */
+		return;
+	if (changed & 3) {
+		jit_tlb_flush(c, true);
+		jit_mode_update(c);
+	} else if (p->keyed_filled > KEYED_LIST) {
+		for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
+			for (enum jit_mmu m = 0; m < 3; m++)
+				drop_keyed(c, m, i);
+	} else {
+		for (unsigned i = 0; i < p->keyed_filled; i++)
+			drop_keyed(c, (enum jit_mmu)(p->keyed_list[i] >> JIT_TLB_BITS),
+				   p->keyed_list[i] & (JIT_TLB_SIZE - 1));
+	}
+	p->keyed_filled = 0;
+}
+
 static void flush_large(struct jit_cpu *c, uint64_t gva)
 {
 	for (unsigned i = 0; i < JIT_TLB_SIZE; i++)
@@ -222,7 +253,9 @@ static uint8_t *fill(struct jit_cpu *c, enum jit_mmu m, uint64_t gva, enum jit_a
 	}
 	t->hva = (uint64_t)hva;
 	t->gpa = map.gpa | (map.global ? TLB_GLOBAL : 0) | (map.large ? TLB_LARGE : 0) |
-		 (writable ? TLB_WRITABLE : 0);
+		 (writable ? TLB_WRITABLE : 0) | (map.key ? TLB_KEYED : 0);
+	if (map.key)
+		tlb_note_keyed(c, m, slot);
 	if (map.large)
 		c->p->tlb_large |= tlb_large_bit(gva);
 	if (!map.global || m == MMU_USER)

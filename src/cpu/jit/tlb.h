@@ -27,6 +27,18 @@ static inline void tlb_note(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
 	c->p->tlb_filled[m]++;
 }
 
+static inline uint16_t tlb_keyed_slot(enum jit_mmu m, unsigned slot)
+{
+	return (uint16_t)((unsigned)m << JIT_TLB_BITS | slot);
+}
+
+static inline void tlb_note_keyed(struct jit_cpu *c, enum jit_mmu m, unsigned slot)
+{
+	if (c->p->keyed_filled < KEYED_LIST)
+		c->p->keyed_list[c->p->keyed_filled] = tlb_keyed_slot(m, slot);
+	c->p->keyed_filled++;
+}
+
 static inline unsigned tlb_write_hash(gpa_t gpa)
 {
 	return (gpa >> 12) % WRITE_HASH;

@@ -8,6 +8,7 @@
 #define PTE_PS   BIT(7)
 #define PTE_G    BIT(8)
 #define PTE_NX   BIT(63)
+#define PTE_KEY  59 /* to 62 */
 #define PTE_ADDR 0x000ffffffffff000ull
 
 /* More only if another vCPU does nothing but change these entries. */
@@ -21,6 +22,7 @@ struct walk {
 	bool changed; /* an entry, while it was looked at */
 	/* rights of the whole path */
 	bool w_ok, u_ok, nx;
+	uint8_t key, key_rights; /* PKRU's bits for the key: 1 no access, 2 no write */
 };
 
 bool jit_canonical(const struct jit_cpu *c, uint64_t gva)
@@ -56,12 +58,22 @@ static void entry_set(struct walk *w, void *p, uint64_t old, uint64_t bits)
 		w->changed = true;
 }
 
+/* Supervisor writes obey WD where they obey W (4.6.2). */
+static bool key_forbids(const struct walk *w)
+{
+	if (w->fetch)
+		return false;
+	return (w->key_rights & 1) ||
+	       ((w->key_rights & 2) && w->write && (w->user || (w->c->st.cr0 & CR0_WP)));
+}
+
 static uint32_t fault_code(const struct walk *w, bool present, bool reserved)
 {
 	bool nx_on = (w->pae && (w->c->st.efer & EFER_NXE)) || (w->c->st.cr4 & CR4_SMEP);
 
 	return (present ? PF_P : 0) | (w->write ? PF_W : 0) | (w->user ? PF_U : 0) |
-	       (reserved ? PF_RSVD : 0) | (w->fetch && nx_on ? PF_I : 0);
+	       (reserved ? PF_RSVD : 0) | (w->fetch && nx_on ? PF_I : 0) |
+	       (key_forbids(w) ? PF_PK : 0);
 }
 
 /* May the access go through, given the path's rights? (4.6.1) */
@@ -74,6 +86,8 @@ static bool allowed(const struct walk *w)
 			return false;
 		return w->user ? w->u_ok : !(w->u_ok && (s->cr4 & CR4_SMEP));
 	}
+	if (key_forbids(w))
+		return false;
 	if (w->user)
 		return w->u_ok && (!w->write || w->w_ok);
 	if (w->u_ok && (s->cr4 & CR4_SMAP) && !w->ac)
@@ -99,6 +113,10 @@ static bool reserved_set(const struct walk *w, uint64_t e, unsigned page_shift, 
 static bool finish(struct walk *w, void *p, uint64_t e, unsigned shift, gpa_t base,
 		   struct jit_mapping *out, uint32_t *error)
 {
+	if (w->u_ok && (w->c->st.cr4 & CR4_PKE) && jit_long_mode(w->c)) {
+		w->key = e >> PTE_KEY & 15;
+		w->key_rights = w->c->pkru >> (2 * w->key) & 3;
+	}
 	if (!allowed(w)) {
 		*error = fault_code(w, true, false);
 		return false;
@@ -117,6 +135,7 @@ static bool finish(struct walk *w, void *p, uint64_t e, unsigned shift, gpa_t ba
 	out->writable = write_ok && (write || (e & PTE_D));
 	out->global = (e & PTE_G) && (w->c->st.cr4 & CR4_PGE);
 	out->large = shift > 12;
+	out->key = w->key;
 	return true;
 }
 

@@ -10,6 +10,7 @@
 #define PTE_D    BIT(6)
 #define PTE_PS   BIT(7)
 #define PTE_ADDR 0x000ffffffffff000ull
+#define PTE_KEY  (15ull << 59)
 
 #define PROMOTE_TICKS 3
 #define TICK_MAX      50000000ull /* TSC ticks that one sample may count for */
@@ -19,9 +20,11 @@ static uint64_t root_of(const struct jit_cpu *c)
 	return c->st.cr3 & PTE_ADDR;
 }
 
-/* Windows know paging of four levels. */
+/* Windows know paging of four levels, and no protection key but 0, which allows all. */
 static bool possible(const struct jit_cpu *c)
 {
+	if ((c->st.cr4 & CR4_PKE) && (c->pkru & 3))
+		return false;
 	return jit_long_mode(c) && (c->st.cr0 & CR0_PG) && !(c->st.cr4 & CR4_LA57) && root_of(c);
 }
 
@@ -66,6 +69,7 @@ struct win_table *jit_window_table(struct window *w, uint64_t gva)
 struct path {                  /* of the 2 MiB at some address */
 	const uint64_t *table; /* its page table; NULL: a large page, or nothing */
 	uint64_t large;        /* its entry, as if of 4 KiB pages; 0: nothing */
+	uint64_t keys;         /* bits of the protection key, where there are any */
 	bool user, write;
 };
 
@@ -73,7 +77,7 @@ static void walk_path(const struct jit_cpu *c, uint64_t gva, struct path *p)
 {
 	uint64_t table = root_of(c);
 
-	*p = (struct path){.user = true, .write = true};
+	*p = (struct path){.keys = c->st.cr4 & CR4_PKE ? PTE_KEY : 0, .user = true, .write = true};
 	for (unsigned level = 3; level; level--) {
 		unsigned shift = 12 + 9 * level;
 		const uint64_t *at = mem_span(c->env->mem, table + (gva >> shift & 511) * 8, 8);
@@ -84,7 +88,7 @@ static void walk_path(const struct jit_cpu *c, uint64_t gva, struct path *p)
 		p->user &= !!(e & PTE_U);
 		p->write &= !!(e & PTE_W);
 		if (level < 3 && (e & PTE_PS)) {
-			p->large = (e & 0xfff) | (e & PTE_ADDR & ~(BIT(shift) - 1)) |
+			p->large = (e & (0xfff | PTE_KEY)) | (e & PTE_ADDR & ~(BIT(shift) - 1)) |
 				   (gva & (BIT(shift) - 1) & ~(MIB(2) - 1));
 			return;
 		}
@@ -105,7 +109,7 @@ static bool same(const struct path *p, const struct win_table *t, unsigned n)
 		if (!p->write)
 			return false;
 	}
-	return p->user && (e & need) == need && (e & PTE_ADDR) >> 12 == t->pfn[n];
+	return p->user && (e & (need | p->keys)) == need && (e & PTE_ADDR) >> 12 == t->pfn[n];
 }
 
 /* Takes away those of t's pages that are not what they were. */

@@ -288,7 +288,7 @@ static bool map_gva(struct jit_cpu *c, struct window *w, uint64_t gva, bool writ
 	if (!jit_walk(c, gva, MMU_USER, write ? ACC_WRITE : ACC_READ, &m, &error))
 		return false; /* a page fault of the guest's own */
 	writable = m.writable && !jit_code_on_page(&c->vm->cache, m.gpa);
-	if ((write && !writable) || !mem_ram(c->env->mem, m.gpa, 4096)) {
+	if (m.key || (write && !writable) || !mem_ram(c->env->mem, m.gpa, 4096)) {
 		w->churn++;
 		return false;
 	}

@@ -158,7 +158,7 @@ class Life(ManageTest):
         self.until_said("up")
         self.good("reset", "vm")
         until(lambda: self.good("logs", "vm").count("up") == 2)
-        self.assertIn('"reset"', self.good("events", "vm"))
+        until(lambda: '"reset"' in self.good("events", "vm"))  # told when it is done
 
     def test_rename(self):
         self.start(guests.spin)

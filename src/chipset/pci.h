@@ -33,6 +33,7 @@
 #define PCI_REVISION         0x08
 #define PCI_CLASS            0x09 /* programming interface, subclass, class */
 #define PCI_HEADER_TYPE      0x0e
+#define PCI_HEADER_MULTI     0x80 /* it has more functions than one */
 #define PCI_BAR0             0x10
 #define PCI_SUBSYSTEM_VENDOR 0x2c
 #define PCI_SUBSYSTEM        0x2e

@@ -148,6 +148,14 @@ static void ecam_write(struct bus_region *r, uint64_t offset, uint64_t value, un
 	config_write(h, offset >> 20, offset >> 12 & 0xff, offset & 0xfff, value, size);
 }
 
+/* Function 0 says whether there are more (PCI 3.0, 6.2.1). */
+static void mark_functions(struct pci_host *h, unsigned first)
+{
+	for (unsigned i = first + 1; i < first + 8 && h->function[first]; i++)
+		if (h->function[i])
+			h->function[first]->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTI;
+}
+
 int pci_attach(struct device *pci_host, struct pci_device *p, uint8_t devfn, struct err *e)
 {
 	struct pci_host *h = to_host(pci_host);
@@ -158,6 +166,7 @@ int pci_attach(struct device *pci_host, struct pci_device *p, uint8_t devfn, str
 	p->host = h;
 	p->devfn = devfn;
 	h->function[devfn] = p;
+	mark_functions(h, devfn & ~7u);
 	return 0;
 }
 

@@ -83,6 +83,19 @@ static void empty_slots_and_other_buses_read_all_ones(void **state)
 	assert_int_equal(board_in32(&b, PORT_PCI_CONFIG + 4), 0xffffffff);
 }
 
+static void function_0_says_that_there_are_more(void **state)
+{
+	static const struct pci_ids ids = {0x1af4, 0x105a, 0x1af4, 0x1100, 0x018000, 1};
+	struct pci_device more;
+
+	assert_int_equal(config(PCI_HEADER_TYPE & ~3u) >> 16 & 0xff, 0);
+	pci_init(&more, &ids);
+	assert_int_equal(pci_attach(host, &more, DEVFN + 2, NULL), 0);
+	assert_int_equal(config(PCI_HEADER_TYPE & ~3u) >> 16 & 0xff, PCI_HEADER_MULTI);
+	pci_detach(&more);
+	pci_done(&more);
+}
+
 static void bytes_and_words_of_a_register_are_reached(void **state)
 {
 	board_out32(&b, PORT_PCI_CONFIG, SLOT3);
@@ -267,6 +280,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(host_bridge_is_found_by_ports_and_ecam),
 		T(empty_slots_and_other_buses_read_all_ones),
+		T(function_0_says_that_there_are_more),
 		T(bytes_and_words_of_a_register_are_reached),
 		T(bars_are_sized_with_all_ones),
 		T(a_bar_decodes_when_memory_is_enabled_and_moves),

@@ -22,9 +22,9 @@ struct start {
 const char *thread_role_name(enum thread_role role)
 {
 	static const char *const names[] = {
-		[THREAD_MAIN] = "main",     [THREAD_VCPU] = "vcpu", [THREAD_DEVICES] = "devices",
-		[THREAD_DISK] = "disk",     [THREAD_NET] = "net",   [THREAD_API] = "api",
-		[THREAD_WORKER] = "worker",
+		[THREAD_MAIN] = "main",     [THREAD_VCPU] = "vcpu",   [THREAD_DEVICES] = "devices",
+		[THREAD_DISK] = "disk",     [THREAD_NET] = "net",     [THREAD_API] = "api",
+		[THREAD_WORKER] = "worker", [THREAD_SHARE] = "share",
 	};
 
 	return names[role];

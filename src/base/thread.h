@@ -20,6 +20,7 @@ enum thread_role {
 	THREAD_NET,     /* a network card and its backend */
 	THREAD_API,     /* requests from the control socket */
 	THREAD_WORKER,  /* system calls that block, for disks */
+	THREAD_SHARE,   /* a folder of the host's for the guest */
 	THREAD_ROLES
 };
 

@@ -1,5 +1,7 @@
 #include "virtio/fake_devices.h"
 
+#include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,9 @@
 
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "share/share.h"
 #include "virtio/console.h"
+#include "virtio/fs.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -90,6 +94,34 @@ static int connect_vsock(void *aux)
 static void clean_vsock(void *aux)
 {
 	rmdir(aux);
+	free(aux);
+}
+
+/* --- fs: a folder of its own in the temporary one --- */
+
+static struct virtio_device *make_fs(const struct virtio_env *env, void **aux)
+{
+	struct share_opts o = {0};
+	struct virtio_device *d;
+	struct share *s;
+	char *dir = strdup("/tmp/holon-fs.XXXXXX");
+
+	need(mkdtemp(dir) ? 0 : -1);
+	o.dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	need(share_new(&s, &o, NULL));
+	need(virtio_fs_new(&d, env, s, "data", NULL));
+	*aux = dir;
+	return d;
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	return remove(path);
+}
+
+static void clean_fs(void *aux)
+{
+	nftw(aux, remove_one, 64, FTW_DEPTH | FTW_PHYS);
 	free(aux);
 }
 
@@ -217,6 +249,7 @@ const struct fake_maker fake_makers[] = {
 	{"net", make_net, free},
 	{"vsock", make_vsock, clean_vsock, connect_vsock, .tells = true},
 	{"blk", make_blk, clean_blk},
+	{"fs", make_fs, clean_fs},
 	{"console", make_console, .echoes = true},
 	{"ports", make_ports, .echoes = true},
 	{"balloon", make_balloon},

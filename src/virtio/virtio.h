@@ -36,6 +36,7 @@
 #define VIRTIO_ID_RNG     4
 #define VIRTIO_ID_BALLOON 5
 #define VIRTIO_ID_VSOCK   19
+#define VIRTIO_ID_FS      26
 
 /* Feature bits that concern the queues (6). virtio_init offers the first four. */
 #define VIRTIO_F_INDIRECT_DESC BIT(28)

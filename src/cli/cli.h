@@ -94,7 +94,7 @@ struct run_opts {
 	int console; /* 1: virtio */
 	const char *vsock, *balloon, *gdb;
 	bool gdb_wait;
-	struct option_list port;
+	struct option_list port, share;
 	struct limit_opts limits;
 	/* with an image or a disk */
 	const char *user, *password, *hostname, *user_data;

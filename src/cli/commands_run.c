@@ -6,6 +6,7 @@
 #include "cli/detach.h"
 #include "cli/disk_option.h"
 #include "cli/limit_option.h"
+#include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
 #include "machine/machine.h"
@@ -89,6 +90,10 @@ static const struct option run_options[] = {
 	 "A port of that name, /dev/virtio-ports/NAME in the guest, that leads to the Unix socket "
 	 "PATH; one client at a time. May be given several times.",
 	 .repeats = true},
+	{"share", OPT_FILE, offsetof(struct run_opts, share), "DIR:TAG[:ro][,KEY[=VALUE]]...",
+	 "A folder of the host in the guest, which mounts it with 'mount -t virtiofs TAG /mnt'. ro: to "
+	 "read only. May be given several times. A comma in DIR is written twice.",
+	 .repeats = true, .parts = share_parts},
 	{"console", OPT_CHOICE, offsetof(struct run_opts, console), "serial|virtio",
 	 "What the terminal is in the guest: the serial port, or a virtio console (hvc0), which is "
 	 "quicker and knows the terminal's size; the kernel must be told (console=hvc0). Default: "

@@ -45,6 +45,74 @@ static int port(struct run_devices *d, const char *text, struct machine_config *
 	return 0;
 }
 
+/* --share DIR:TAG[:ro][,KEY=VALUE]... */
+struct share_words {
+	bool ro;
+	int cache;
+	const char *owner;
+};
+
+const struct option share_parts[] = {
+	{"ro", OPT_FLAG, offsetof(struct share_words, ro), NULL,
+	 "The guest may only read; the same as :ro."},
+	{"cache", OPT_CHOICE, offsetof(struct share_words, cache), "auto|writeback",
+	 "writeback: the guest keeps written data for a while, which makes small writes quick; the host "
+	 "sees them late, and must not change files meanwhile. Default: auto."},
+	{"owner", OPT_TEXT, offsetof(struct share_words, owner), "UID[:GID]",
+	 "Whose your files are in the guest, unless Holon runs as root, when ids are the same in guest "
+	 "and host. Default: 0:0."},
+	{0}};
+
+static bool parse_owner(const char *text, struct machine_share *s)
+{
+	char *end;
+
+	s->uid = s->gid = (unsigned)strtoul(text, &end, 10);
+	if (*end == ':' && end[1])
+		s->gid = (unsigned)strtoul(end + 1, &end, 10);
+	return text[0] >= '0' && text[0] <= '9' && !*end;
+}
+
+/* DIR:TAG[:ro], from the right: DIR may have colons. */
+static bool parse_place(char *text, struct machine_share *s)
+{
+	char *colon = strrchr(text, ':');
+
+	if (colon && !strcmp(colon, ":ro")) {
+		s->read_only = true;
+		*colon = 0;
+		colon = strrchr(text, ':');
+	}
+	if (!colon || colon == text || !colon[1])
+		return false;
+	*colon = 0;
+	s->dir = text;
+	s->tag = colon + 1;
+	return true;
+}
+
+static int share(struct run_devices *d, const char *text, struct machine_config *c, struct err *e)
+{
+	struct machine_share *s = &c->share[c->shares];
+	struct share_words o = {0};
+	const char *place;
+	int r;
+
+	if (c->shares == MACHINE_SHARES_MAX)
+		return err_set(e, EINVAL, "--share: at most %u are possible", MACHINE_SHARES_MAX);
+	r = suboptions_parse(share_parts, text, &place, &o, &d->storage[d->n], e);
+	if (r < 0)
+		return err_wrap(e, "--share %s", text);
+	d->n++;
+	*s = (struct machine_share){.fd = -1, .read_only = o.ro, .writeback = o.cache};
+	if (!parse_place((char *)place, s))
+		return err_set(e, EINVAL, "--share '%s': DIR:TAG or DIR:TAG:ro is expected", text);
+	if (o.owner && !parse_owner(o.owner, s))
+		return err_set(e, EINVAL, "--share %s: owner: UID or UID:GID is expected", text);
+	c->shares++;
+	return 0;
+}
+
 /* --balloon off, or the memory that the guest is to keep */
 static int balloon(const char *text, struct machine_config *c, struct err *e)
 {
@@ -93,6 +161,8 @@ int run_devices_config(struct run_devices *d, const struct run_opts *o, struct m
 		r = vsock(d, o->vsock, c, e);
 	for (unsigned i = 0; i < o->port.n && r == 0; i++)
 		r = port(d, o->port.value[i], c, e);
+	for (unsigned i = 0; i < o->share.n && r == 0; i++)
+		r = share(d, o->share.value[i], c, e);
 	if (r == 0 && o->gdb)
 		r = gdb(d, o->gdb, c, e);
 	if (r == 0 && o->balloon)

@@ -65,6 +65,32 @@ static void too_many_ports_are_refused(void **state)
 	assert_int_equal(config(&o), -EINVAL);
 }
 
+static void shares_have_a_folder_a_tag_and_keys(void **state)
+{
+	struct run_opts o = {.share = {3,
+				       {"/srv/a:b:tag:ro", "src:s,cache=writeback,owner=7",
+					"x,,y:t,ro,owner=1000:100"}}};
+	static const char *const bad[] = {"src",          "src:",           ":tag",
+					  ":ro",          "src:ro",         "src:t,owner=x",
+					  "src:t,owner=", "src:t,owner=1:", "src:t,cache=none"};
+
+	assert_int_equal(config(&o), 0);
+	assert_int_equal(c.shares, 3);
+	assert_string_equal(c.share[0].dir, "/srv/a:b");
+	assert_string_equal(c.share[0].tag, "tag");
+	assert_true(c.share[0].read_only && !c.share[0].writeback && c.share[0].fd == -1);
+	assert_true(c.share[1].writeback && !c.share[1].read_only);
+	assert_int_equal(c.share[1].gid, 7);
+	assert_string_equal(c.share[2].dir, "x,y");
+	assert_true(c.share[2].read_only && c.share[2].uid == 1000 && c.share[2].gid == 100);
+	o.share.n = 1;
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		o.share.value[0] = bad[i];
+		assert_true(config(&o) < 0);
+		assert_non_null(strstr(e.text, "--share"));
+	}
+}
+
 static void the_balloon_takes_what_the_guest_is_not_to_keep(void **state)
 {
 	assert_int_equal(config(&(struct run_opts){.balloon = "off"}), 0);
@@ -84,6 +110,7 @@ int main(void)
 		T(vsock_has_a_path_and_perhaps_a_cid),
 		T(ports_have_names_and_paths),
 		T(too_many_ports_are_refused),
+		T(shares_have_a_folder_a_tag_and_keys),
 		T(the_balloon_takes_what_the_guest_is_not_to_keep),
 	};
 

@@ -44,6 +44,8 @@ json_t *control_info(struct control *c)
 		      c->engine_reason ? c->engine_reason : "", "cpus", (int)c->cpus,
 		      "memory_bytes", (json_int_t)c->memory_bytes, "background", c->background,
 		      "restart", c->restart);
+	if (j && c->shares)
+		json_object_set_new(j, "shares", json_deep_copy(c->shares));
 	if (j && c->state == CONTROL_OVER)
 		json_object_set_new(j, "ended",
 				    json_pack("{s:s, s:i, s:s, s:I}", "how",
@@ -188,6 +190,19 @@ int control_new(struct control **out, const struct control_opts *o, struct err *
 	return 0;
 }
 
+static json_t *shares_json(const struct machine_config *config)
+{
+	json_t *all = config->shares ? json_array() : NULL;
+
+	for (unsigned i = 0; i < config->shares; i++) {
+		const struct machine_share *s = &config->share[i];
+
+		json_array_append_new(all, json_pack("{s:s, s:s, s:b}", "dir", s->dir, "tag",
+						     s->tag, "read_only", s->read_only));
+	}
+	return all;
+}
+
 int control_attach(struct control *c, struct machine *m, const struct machine_config *config,
 		   struct control_host *h, struct err *e)
 {
@@ -199,6 +214,7 @@ int control_attach(struct control *c, struct machine *m, const struct machine_co
 	c->engine_reason = strdup(machine_engine_reason(m));
 	c->cpus = config->cpus;
 	c->memory_bytes = config->memory_bytes;
+	c->shares = shares_json(config);
 	c->table = (struct api_table){
 		.title = "Holon VM",
 		.description = "What can be asked of a running VM, on its control socket.",
@@ -288,5 +304,6 @@ void control_free(struct control *c)
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
 	free(c->engine_reason);
+	json_decref(c->shares);
 	free(c);
 }

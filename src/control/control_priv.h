@@ -40,6 +40,7 @@ struct control {
 	char *engine_reason;
 	unsigned cpus;
 	uint64_t memory_bytes;
+	json_t *shares; /* as 'inspect' shows them; NULL: none */
 	bool background;
 	char restart[16];
 	time_t started;

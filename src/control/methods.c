@@ -327,7 +327,9 @@ static const char info_schema[] =
 	"\"stopping\",\"ended\"]},\"started\":" INTEGER ",\"engine\":" STRING
 	",\"engine_reason\":" STRING ",\"cpus\":" INTEGER ",\"memory_bytes\":" INTEGER
 	",\"background\":{\"type\":\"boolean\"},\"restart\":{\"enum\":[\"no\",\"on-failure\","
-	"\"always\"]},\"ended\":" ENDED "}}";
+	"\"always\"]},\"shares\":{\"type\":\"array\",\"items\":{\"type\":\"object\","
+	"\"properties\":{\"dir\":" STRING ",\"tag\":" STRING
+	",\"read_only\":{\"type\":\"boolean\"}}}},\"ended\":" ENDED "}}";
 
 static const char stats_schema[] =
 	"{\"type\":\"object\",\"required\":[\"guest_ns\",\"process_ns\",\"vcpu_ns\",\"cpus\","

@@ -47,6 +47,16 @@ struct machine_port_config {
 
 #define MACHINE_NETS_MAX 8u
 
+#define MACHINE_SHARES_MAX 8u
+
+struct machine_share {   /* a folder of the host */
+	const char *dir; /* its path */
+	int fd;          /* it itself, which stays the caller's; -1: dir is opened */
+	const char *tag; /* by which the guest mounts it */
+	bool read_only, writeback;
+	unsigned uid, gid; /* in the guest, of the user's files where ids are not the host's */
+};
+
 struct machine_net {  /* a network card */
 	bool has_mac; /* else made from the VM's name */
 	uint8_t mac[6];
@@ -112,6 +122,8 @@ struct machine_config {
 	struct resource *resource; /* what it may use of the host; NULL: all */
 	const struct cpu_pin *pin; /* [pins]: of its vCPUs */
 	unsigned pins;
+	struct machine_share share[MACHINE_SHARES_MAX];
+	unsigned shares;
 };
 
 enum machine_end {

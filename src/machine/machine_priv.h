@@ -5,6 +5,7 @@
  *   machine_virtio.c   virtio devices and their I/O threads
  *   machine_disks.c    the images of disks, and the pause when the host has no space for them
  *   machine_ata.c      disks and CD-ROM drives on an AHCI controller
+ *   machine_shares.c   folders of the host
  *   machine_net.c      network cards and where their wires lead
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
@@ -48,9 +49,13 @@
 
 /* PCI device numbers of the virtio devices that there is at most one of (machine_virtio.c) */
 enum { SLOT_RNG = 1, SLOT_PORTS, SLOT_BALLOON, SLOT_VSOCK, SLOT_CONSOLE, SLOT_AHCI };
-#define SLOT_NET  0x08u /* the first of the network cards */
-#define SLOT_DISK 0x10u /* the first of the disks */
-#define SLOT_LPC  0x1fu /* with firmware: the LPC bridge */
+#define SLOT_SHARE 0x07u /* shares: one function each */
+#define SLOT_NET   0x08u /* the first of the network cards */
+#define SLOT_DISK  0x10u /* the first of the disks */
+#define SLOT_LPC   0x1fu /* with firmware: the LPC bridge */
+/* Beside the devices of bus 0, those that are functions of one of them. */
+#define SLOT_SHARE_FUNCTIONS PCI_SLOTS
+#define VIRTIO_SLOTS         (PCI_SLOTS + MACHINE_SHARES_MAX)
 
 enum machine_slot {
 	DEV_PIC,
@@ -101,9 +106,9 @@ struct machine {
 
 	struct irq_router irq;
 	struct device *device[DEV_SLOTS];
-	struct virtio_pci *virtio[PCI_SLOTS]; /* by device number */
+	struct virtio_pci *virtio[VIRTIO_SLOTS]; /* by device number; then shares */
 	struct net_port *wire[MACHINE_NETS_MAX];
-	struct io_thread *io[1 + PCI_SLOTS]; /* [0]: the shared one */
+	struct io_thread *io[1 + VIRTIO_SLOTS]; /* [0]: the shared one */
 	unsigned ios;
 	uint64_t virtio_off;
 	struct machine_image *image[MACHINE_DISKS_MAX]; /* by disk; NULL: none */
@@ -208,6 +213,13 @@ WARN_UNUSED int machine_make_ata_disk(struct ahci_drive *out, struct loop *l,
 				      const struct machine_disk_arg *a, struct err *e);
 /* After the devices, before their I/O loops; those threads have ended. */
 void machine_close_disks(struct machine *m);
+
+/* machine_shares.c */
+WARN_UNUSED int machine_make_shares(struct machine *m, const struct machine_config *c,
+				    struct err *e);
+/* The n-th, which there is not yet. */
+WARN_UNUSED int machine_add_share(struct machine *m, unsigned n, const struct machine_share *c,
+				  struct err *e);
 
 /* machine_small.c */
 WARN_UNUSED int machine_make_small(struct machine *m, const struct machine_config *c,

@@ -4,6 +4,7 @@
  *
  *   00:01  rng        00:02  ports      00:03  balloon    00:04  vsock      00:05  console
  *   00:06  ATA disks and CD-ROM drives (machine_ata.c)
+ *   00:07  shares, a function each (machine_shares.c)
  *   00:08 ... 00:0f   network cards
  *   00:10 ... 00:1f   disks
  *
@@ -65,6 +66,7 @@ int machine_add_virtio(struct machine *m, unsigned slot, enum thread_role role, 
 		.clock = loop_clock(m->loop),
 		.hide_features = m->virtio_off,
 	};
+	const unsigned devfn = slot < PCI_SLOTS ? slot << 3 : SLOT_SHARE << 3 | (slot - PCI_SLOTS);
 	struct io_thread *io = m->io[0];
 	struct virtio_device *d;
 	int r = thread ? machine_new_io(m, &io, role, thread, e) : 0;
@@ -74,7 +76,7 @@ int machine_add_virtio(struct machine *m, unsigned slot, enum thread_role role, 
 	env.loop = io_thread_loop(io);
 	r = make(&d, &env, opts, e);
 	if (r == 0)
-		r = virtio_pci_new(&m->virtio[slot], d, m->device[DEV_PCI_HOST], slot << 3, e);
+		r = virtio_pci_new(&m->virtio[slot], d, m->device[DEV_PCI_HOST], (uint8_t)devfn, e);
 	return r;
 }
 
@@ -117,6 +119,8 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 	if (r == 0)
 		r = machine_make_small(m, c, e);
 	if (r == 0)
+		r = machine_make_shares(m, c, e);
+	if (r == 0)
 		r = add_disks(m, c, e);
 	if (r == 0)
 		r = machine_make_ata(m, c, e);
@@ -135,10 +139,10 @@ int machine_start_io(struct machine *m, struct err *e)
 void machine_pause_virtio(struct machine *m)
 {
 	machine_pause_ata(m);
-	for (unsigned i = 0; i < PCI_SLOTS; i++)
+	for (unsigned i = 0; i < VIRTIO_SLOTS; i++)
 		if (m->virtio[i])
 			virtio_pci_pause(m->virtio[i]);
-	for (unsigned i = 0; i < PCI_SLOTS; i++)
+	for (unsigned i = 0; i < VIRTIO_SLOTS; i++)
 		if (m->virtio[i])
 			virtio_pci_wait_paused(m->virtio[i]);
 }
@@ -146,7 +150,7 @@ void machine_pause_virtio(struct machine *m)
 void machine_reset_virtio(struct machine *m)
 {
 	machine_reset_ata(m);
-	for (unsigned i = 0; i < PCI_SLOTS; i++) {
+	for (unsigned i = 0; i < VIRTIO_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 
 		if (!d)
@@ -166,7 +170,7 @@ void machine_stop_io(struct machine *m)
 void machine_free_virtio(struct machine *m)
 {
 	machine_free_wires(m);
-	for (unsigned i = 0; i < PCI_SLOTS; i++) {
+	for (unsigned i = 0; i < VIRTIO_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 
 		if (d)

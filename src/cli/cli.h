@@ -38,6 +38,8 @@ struct command {
 	size_t opts_size;
 	int min_words, max_words;
 	int own_words; /* words behind that many belong to another program, with its options */
+	/* What --all stands for: calls each(ctx, name). NULL: there is no --all. */
+	int (*every)(void (*each)(void *ctx, const char *name), void *ctx, struct err *e);
 	const char *
 		complete; /* words: WORDS_FILES, WORDS_VMS, or a list "a|b|c"; NULL: nothing known */
 	/* What the table cannot say: which options and words need or exclude each other. NULL:
@@ -55,14 +57,15 @@ const char *command_summary(const struct command *c);
 const char *command_details(const struct command *c); /* or NULL */
 const struct option *command_options(const struct command *c);
 const char *command_word(const struct command *c); /* the last one of its name */
+/* Those that every command takes, into a struct common_opts; c: NULL, or of this one. */
+const struct option *command_common_options(const struct command *c);
 
 /* Options that every command takes. */
 struct common_opts {
-	bool help, quiet;
+	bool help, quiet, all;
 	int log_level; /* enum log_level, or LOG_BY_DEFAULT */
 };
 #define LOG_BY_DEFAULT (-1)
-extern const struct option common_options[];
 
 /* --- each command's struct and its doing --- */
 extern const struct command run_command, disk_command, image_command;

@@ -11,7 +11,9 @@
 /* The order of enum log_level (base/log.h). */
 #define LOG_LEVELS "error|warn|info|debug"
 
-const struct option common_options[] = {
+static const struct option common_options[] = {
+	{"all", OPT_FLAG, offsetof(struct common_opts, all), NULL,
+	 "All that there are to do this to, instead of naming them."}, /* the first, see below */
 	{"log-level", OPT_CHOICE, offsetof(struct common_opts, log_level), LOG_LEVELS,
 	 "How much to say on standard error. Default: info on a terminal, else warn."},
 	{"quiet", OPT_FLAG, offsetof(struct common_opts, quiet), NULL,
@@ -87,6 +89,11 @@ const struct option *command_options(const struct command *c)
 	if (c->option)
 		return c->option;
 	return c->method && c->method->args ? c->method->args : no_options;
+}
+
+const struct option *command_common_options(const struct command *c)
+{
+	return common_options + (c && c->every ? 0 : 1);
 }
 
 const char *command_word(const struct command *c)

@@ -2,10 +2,11 @@
  * be said of them in the table of methods (control/methods.c). */
 #include "cli/vm.h"
 
-#define METHOD(m)  .method = &control_methods[METHOD_##m]
-#define ON_ONE_VM  .words = "NAME", .min_words = 1, .max_words = 1, .complete = WORDS_VMS
-#define ON_MANY    .words = "NAME...", .min_words = 1, .max_words = WORDS_MANY, .complete = WORDS_VMS
-#define OPTS(o, d) .option = o, .defaults = &(d), .opts_size = sizeof(d)
+#define METHOD(m)       .method = &control_methods[METHOD_##m]
+#define ON_ONE_VM       .words = "NAME", .min_words = 1, .max_words = 1, .complete = WORDS_VMS
+#define ON_MANY         .words = "NAME...", .min_words = 1, .max_words = WORDS_MANY, .complete = WORDS_VMS
+#define EVERY_THAT_RUNS .every = vm_each_that_runs
+#define OPTS(o, d)      .option = o, .defaults = &(d), .opts_size = sizeof(d)
 
 static const struct option none[] = {{0}};
 static const char nothing[1];
@@ -32,18 +33,23 @@ const struct command stats_command = {
 const struct command events_command = {
 	.name = "events", METHOD(EVENTS), ON_ONE_VM, .run = cmd_events};
 const struct command logs_command = {.name = "logs", METHOD(CONSOLE), ON_ONE_VM, .run = cmd_logs};
-const struct command pause_command = {.name = "pause", METHOD(PAUSE), ON_MANY, .run = cmd_pause};
+const struct command pause_command = {
+	.name = "pause", METHOD(PAUSE), ON_MANY, EVERY_THAT_RUNS, .run = cmd_pause};
 const struct command resume_command = {
-	.name = "resume", METHOD(RESUME), ON_MANY, .run = cmd_resume};
-const struct command reset_command = {.name = "reset", METHOD(RESET), ON_MANY, .run = cmd_reset};
-const struct command stop_command = {.name = "stop", METHOD(STOP), ON_MANY, .run = cmd_stop};
-const struct command kill_command = {.name = "kill", METHOD(KILL), ON_MANY, .run = cmd_kill};
+	.name = "resume", METHOD(RESUME), ON_MANY, EVERY_THAT_RUNS, .run = cmd_resume};
+const struct command reset_command = {
+	.name = "reset", METHOD(RESET), ON_MANY, EVERY_THAT_RUNS, .run = cmd_reset};
+const struct command stop_command = {
+	.name = "stop", METHOD(STOP), ON_MANY, EVERY_THAT_RUNS, .run = cmd_stop};
+const struct command kill_command = {
+	.name = "kill", METHOD(KILL), ON_MANY, EVERY_THAT_RUNS, .run = cmd_kill};
 const struct command set_command = {.name = "set", METHOD(SET), ON_ONE_VM, .run = cmd_set};
 
 const struct command wait_command = {
 	.name = "wait",
 	METHOD(WAIT),
 	ON_MANY,
+	EVERY_THAT_RUNS,
 	.text = "Exits with the status that 'holon run' would have had (of the last one named).\n",
 	.run = cmd_wait,
 };

@@ -91,7 +91,7 @@ static void command_text(const struct command *c, FILE *to)
 		fprintf(to, "\n%s", command_details(c));
 	fprintf(to, "\nOptions:\n");
 	option_lines(command_options(c), to);
-	option_lines(common_options, to);
+	option_lines(command_common_options(c), to);
 }
 
 void help_text(const struct command *c, FILE *to)
@@ -169,6 +169,8 @@ static void man_command(const struct command *c, FILE *to)
 		man_text(command_details(c), to);
 		fprintf(to, ".Ed\n");
 	}
+	if (c->every)
+		fputs("Instead of names there may be\n.Fl \\-all .\n", to);
 	if (c->group)
 		for (const struct command *const *sub = c->group; *sub; sub++)
 			man_command(*sub, to);
@@ -181,7 +183,7 @@ void help_man(FILE *to)
 	for (const struct command *const *c = root_command.group; *c; c++)
 		man_command(*c, to);
 	fprintf(to, ".Ss Options of every command\n");
-	man_options(common_options, to);
+	man_options(command_common_options(NULL), to);
 }
 
 /* --- bash --- */
@@ -209,7 +211,7 @@ static void bash_options(const struct command *c, FILE *to)
 		return;
 	fprintf(to, "\t'%s') REPLY='", c->name);
 	bash_words(command_options(c), to);
-	bash_words(common_options, to);
+	bash_words(command_common_options(c), to);
 	fputs("' ;;\n", to);
 }
 
@@ -277,7 +279,7 @@ void help_bash(FILE *to)
 		"# $1: command:option. REPLY: file, none, a list a|b|c, or empty: takes no value.\n"
 		"_holon_value()",
 		bash_command_values, to);
-	bash_values("*", common_options, to);
+	bash_values("*", command_common_options(NULL), to);
 	bash_esac(to);
 	bash_case("# $1: a command. REPLY, of its words: file, vm, a list a|b|c, or empty.\n"
 		  "_holon_word()",

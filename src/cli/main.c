@@ -52,13 +52,60 @@ static int check_all(const struct command *c, const void *opts, const struct opt
 	return r;
 }
 
+struct names {
+	char **name; /* owned, as each is */
+	int count;
+	bool failed; /* no memory */
+};
+
+static void add_name(void *ctx, const char *name)
+{
+	struct names *n = ctx;
+	char **more = realloc(n->name, sizeof *more * ((size_t)n->count + 1));
+
+	if (more)
+		n->name = more;
+	if (!more || !(more[n->count] = strdup(name)))
+		n->failed = true;
+	else
+		n->count++;
+}
+
+static void names_done(struct names *n)
+{
+	for (int i = 0; i < n->count; i++)
+		free(n->name[i]);
+	free(n->name);
+}
+
+static int run_on_all(const struct command *c, const void *opts, int words)
+{
+	struct names n = {0};
+	struct err err = {0};
+	int r = words ? err_set(&err, EINVAL, "--all: without names")
+		      : c->every(add_name, &n, &err);
+	int status = EXIT_DONE;
+
+	if (r == 0 && n.failed)
+		r = err_set(&err, ENOMEM, "out of memory");
+	if (r == 0 && n.count && c->check)
+		r = c->check(opts, n.count, n.name, &err);
+	if (r < 0)
+		status = usage_error(c, &err);
+	else if (n.count)
+		status = c->run(opts, n.count, n.name);
+	names_done(&n);
+	return status;
+}
+
 static int run_command_line(const struct command *c, int argc, char **argv)
 {
 	struct common_opts common = {.log_level = LOG_BY_DEFAULT};
 	bool by_method = c->method && !c->option;
 	size_t size = by_method ? c->method->args_size : c->opts_size;
 	AUTO_FREE void *opts = calloc(1, size + 1);
-	const struct option_table table[] = {{command_options(c), opts}, {common_options, &common}};
+	const struct option_table table[] = {{command_options(c), opts},
+					     {command_common_options(c), &common}};
 	struct err err = {0};
 	int words;
 
@@ -73,6 +120,10 @@ static int run_command_line(const struct command *c, int argc, char **argv)
 	if (common.help) {
 		help_text(c, stdout);
 		return EXIT_DONE;
+	}
+	if (common.all) {
+		set_log_level(&common);
+		return run_on_all(c, opts, words);
 	}
 	if (check_all(c, opts, &table[0], words, argv, &err) < 0)
 		return usage_error(c, &err);

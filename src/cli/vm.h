@@ -41,6 +41,10 @@ int cmd_top(const void *opts, int words, char **word);
 
 /* --- shared --- */
 
+/* struct command's every. One that is about to be started again runs. */
+WARN_UNUSED int vm_each_that_runs(void (*each)(void *ctx, const char *name), void *ctx,
+				  struct err *e);
+
 /* One word: "running", "ended", "died". */
 const char *vm_state_word(const struct vm_seen *v);
 /* Of one that ended or died, in words; empty: it did not. */

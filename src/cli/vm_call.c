@@ -9,6 +9,7 @@
 #include "base/auto.h"
 #include "cli/print.h"
 #include "cli/vm.h"
+#include "cli/vm_define.h"
 
 static int each(enum control_method m, const void *args, int words, char **word)
 {
@@ -164,45 +165,125 @@ static int stop_restarts(const struct vm_seen *v, struct err *e)
 	return r;
 }
 
-static int end_one(const char *name, enum control_method m, const void *args, struct err *e)
-{
-	struct api_client c;
+/* --- ending several --- */
+
+struct to_end {
+	const char *name;
+	json_t *after; /* VMs that it needs, by its definition: they end later; or NULL; owned */
+	unsigned wave;
 	struct vm_seen v;
-	json_t *ended;
-	int r = vm_find(&v, name, e);
+	struct api_client c;
+	bool asked; /* c waits for its end */
+};
+
+/* It is asked to end; finish_end waits for that. */
+static int begin_end(struct to_end *o, enum control_method m, const void *args, struct err *e)
+{
+	int r = vm_find(&o->v, o->name, e);
 
 	if (r < 0)
 		return r;
-	if (v.life != VM_RUNS && v.waits) {
-		r = stop_restarts(&v, e);
-		vm_seen_done(&v);
-		return r;
-	}
-	r = vm_connect(&c, &v, e);
+	if (o->v.life != VM_RUNS && o->v.waits)
+		return stop_restarts(&o->v, e);
+	r = vm_connect(&o->c, &o->v, e);
 	if (r == 0) {
-		r = api_call(&c, &control_methods[m], args, NULL, e);
-		if (r == 0) {
-			follow_end(&c, name, true, &ended);
-			json_decref(ended);
-		}
-		api_disconnect(&c);
+		r = api_call(&o->c, &control_methods[m], args, NULL, e);
+		o->asked = r == 0;
+		if (r < 0)
+			api_disconnect(&o->c);
 	}
 	/* A process that does not even answer is ended as the kernel ends one. */
-	if (r < 0 && m == METHOD_KILL && v.life == VM_RUNS && r != -EPROTO)
-		if ((r = vm_signal(&v, "pid", SIGKILL, e)) == 0)
-			wait_for_lock(name, true);
-	vm_seen_done(&v);
+	if (r < 0 && m == METHOD_KILL && o->v.life == VM_RUNS && r != -EPROTO)
+		if ((r = vm_signal(&o->v, "pid", SIGKILL, e)) == 0)
+			wait_for_lock(o->name, true);
 	return r;
 }
 
-static int end_all(enum control_method m, const void *args, int words, char **word)
+static void finish_end(struct to_end *o)
+{
+	json_t *ended;
+
+	if (o->asked) {
+		follow_end(&o->c, o->name, true, &ended);
+		json_decref(ended);
+		api_disconnect(&o->c);
+		o->asked = false;
+	}
+}
+
+static bool needs(const struct to_end *o, const char *name)
+{
+	json_t *other;
+	size_t i;
+
+	json_array_foreach(o->after, i, other)
+	{
+		const char *text = json_string_value(other);
+
+		if (text && !strcmp(text, name))
+			return true;
+	}
+	return false;
+}
+
+/* What nobody of those who end now needs any more ends at once. Returns how many waves there are; a
+ * circle (no start would follow it) ends in the last. */
+static unsigned make_waves(struct to_end *o, int n)
+{
+	unsigned last = 0;
+	bool moved = true;
+
+	for (int i = 0; i < n; i++)
+		o[i].after = define_after(o[i].name);
+	for (int round = 0; moved && round < n; round++) {
+		moved = false;
+		for (int i = 0; i < n; i++)
+			for (int k = 0; k < n; k++)
+				if (o[k].wave <= o[i].wave && needs(&o[i], o[k].name)) {
+					o[k].wave = o[i].wave + 1;
+					last = o[k].wave > last ? o[k].wave : last;
+					moved = true;
+				}
+	}
+	return last + 1;
+}
+
+static int end_wave(struct to_end *o, int n, enum control_method m, const void *args, unsigned wave)
 {
 	int status = EXIT_DONE;
 	struct err err = {0};
 
+	for (int i = 0; i < n; i++)
+		if (o[i].wave == wave && begin_end(&o[i], m, args, &err) < 0)
+			status = vm_trouble(o[i].name, &err);
+	for (int i = 0; i < n; i++)
+		finish_end(&o[i]);
+	return status;
+}
+
+static int end_all(enum control_method m, const void *args, int words, char **word)
+{
+	AUTO_FREE struct to_end *o = calloc((size_t)words, sizeof *o);
+	int status = EXIT_DONE;
+	unsigned waves = 1;
+
+	if (!o) {
+		fprintf(stderr, "holon: out of memory\n");
+		return EXIT_TROUBLE;
+	}
 	for (int i = 0; i < words; i++)
-		if (end_one(word[i], m, args, &err) < 0)
-			status = vm_trouble(word[i], &err);
+		o[i].name = word[i];
+	if (m == METHOD_STOP && words > 1)
+		waves = make_waves(o, words);
+	for (unsigned wave = 0; wave < waves; wave++) {
+		int s = end_wave(o, words, m, args, wave);
+
+		status = s != EXIT_DONE ? s : status;
+	}
+	for (int i = 0; i < words; i++) {
+		json_decref(o[i].after);
+		vm_seen_done(&o[i].v);
+	}
 	return status;
 }
 

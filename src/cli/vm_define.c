@@ -176,6 +176,16 @@ static int load(struct definition *d, const char *path, struct err *e)
 	return 0;
 }
 
+json_t *define_after(const char *name)
+{
+	char path[PATH_LEN + VM_NAME_MAX + 8];
+	json_t *all = define_path(path, name, NULL) == 0 ? json_load_file(path, 0, NULL) : NULL;
+	json_t *after = json_incref(json_object_get(all, "after"));
+
+	json_decref(all);
+	return after;
+}
+
 /* --- create --- */
 
 static json_t *schema(void)
@@ -302,14 +312,36 @@ static int start(const char *name, bool foreground, unsigned depth)
 int cmd_start(const void *opts, int words, char **word)
 {
 	const struct start_opts *o = opts;
+	AUTO_FREE bool *ran = calloc((size_t)words, sizeof *ran);
 	int status = EXIT_DONE;
 
+	for (int i = 0; ran && i < words; i++)
+		ran[i] = runs(word[i]);
 	for (int i = 0; i < words; i++) {
-		int s = start(word[i], o->foreground, 0);
+		bool before_another = ran && !ran[i] && runs(word[i]);
+		int s = before_another ? EXIT_DONE : start(word[i], o->foreground, 0);
 
 		status = s != EXIT_DONE ? s : status;
 	}
 	return status;
+}
+
+struct each {
+	void (*each)(void *ctx, const char *name);
+	void *ctx;
+};
+
+static void if_it_does_not_run(void *ctx, const char *name)
+{
+	const struct each *to = ctx;
+
+	if (!runs(name))
+		to->each(to->ctx, name);
+}
+
+static int each_to_start(void (*each)(void *ctx, const char *name), void *ctx, struct err *e)
+{
+	return define_list(if_it_does_not_run, &(struct each){each, ctx}, e);
 }
 
 /* --- the table --- */
@@ -364,6 +396,7 @@ const struct command start_command = {
 	.min_words = 1,
 	.max_words = WORDS_MANY,
 	.complete = WORDS_VMS,
+	.every = each_to_start,
 	.option = start_options,
 	.defaults = &start_defaults,
 	.opts_size = sizeof start_defaults,

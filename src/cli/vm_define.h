@@ -27,5 +27,7 @@ int cmd_start(const void *opts, int words, char **word);
 
 /* Calls each(ctx, name) for all, by name. */
 WARN_UNUSED int define_list(void (*each)(void *ctx, const char *name), void *ctx, struct err *e);
+/* Names of the VMs to be started before it, an array; NULL: none. The caller's. */
+json_t *define_after(const char *name);
 /* -ENOENT: there is none. */
 WARN_UNUSED int define_remove(const char *name, struct err *e);

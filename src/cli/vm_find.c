@@ -48,6 +48,24 @@ void vm_end_text(const struct vm_seen *v, char to[160])
 			 "out of memory)");
 }
 
+struct each {
+	void (*each)(void *ctx, const char *name);
+	void *ctx;
+};
+
+static void if_it_runs(void *ctx, const struct vm_seen *v)
+{
+	const struct each *to = ctx;
+
+	if (v->life == VM_RUNS || v->waits)
+		to->each(to->ctx, v->dir.name);
+}
+
+int vm_each_that_runs(void (*each)(void *ctx, const char *name), void *ctx, struct err *e)
+{
+	return vm_list(if_it_runs, &(struct each){each, ctx}, e);
+}
+
 static int not_running(const struct vm_seen *v, struct err *e)
 {
 	char why[160];

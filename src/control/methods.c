@@ -439,7 +439,8 @@ const struct api_method control_methods[] = {
 		 .path = "/vm/stop",
 		 .summary = "Press a VM's power button, and end it if that does not help",
 		 .text = "A paused VM is resumed for that. A guest that does not listen to the\n"
-			 "button yet gets it again when it does.\n",
+			 "button yet gets it again when it does. Of several, those end first that\n"
+			 "were started after others ('after' of their definitions).\n",
 		 .right = RIGHT_OPERATE,
 		 .states = CONTROL_ALIVE,
 		 ARGS(stop_options, stop_defaults),

@@ -232,6 +232,22 @@ class Definitions(ManageTest):
         self.define("b", after=["a"])
         self.assertIn("circle", self.holon("start", "a").stderr)
 
+    def test_all_in_order(self):
+        self.define("db")
+        self.define("a-web", after=["db"])
+        self.define("web", after=["a-web"])
+        self.assertEqual(self.good("start", "--all"), "db\na-web\nweb\n")
+        for vm in "db", "a-web", "web":
+            self.until_said("up", name=vm)
+        self.good("stop", "--all")
+        ended = [os.stat(f"{self.dir.name}/holon/vms/{vm}/state.json").st_mtime_ns for vm in ("web", "a-web", "db")]
+        self.assertEqual(ended, sorted(ended))
+        self.assertEqual([self.state(vm)["ended"]["how"] for vm in ("web", "a-web", "db")], ["stopped"] * 3)
+        self.assertEqual(self.good("start", "a-web", "db"), "db\na-web\n")  # the second is there then
+        self.assertIn("without names", self.holon("kill", "--all", "db").stderr)
+        self.good("kill", "--all")
+        self.good("stop", "--all")  # nobody
+
     def test_relative_paths_are_those_of_its_directory(self):
         kernel = self.file(guests.power_button)
         d = {"name": "vm", "kernel": os.path.basename(kernel), "memory": "16M", "engine": harness.ENGINE}

@@ -135,7 +135,7 @@ static void set_up(void)
 	board_init(&w.b);
 	must(mem_new(&w.b.env.mem, RAM, NULL) == 0);
 	w.host = board_add(&w.b, &pci_host_type);
-	must(io_thread_new(&w.io, "ata", NULL) == 0);
+	must(io_thread_new(&w.io, THREAD_DISK, "ata", NULL) == 0);
 	o.mem = w.b.env.mem;
 	o.io = w.io;
 	/* Never looked into: what would be done with it comes to the above. */

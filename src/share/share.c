@@ -342,6 +342,8 @@ int share_begin(struct share *s)
 	s->thread = pthread_self();
 	s->begun = true;
 	s->own_cwd = false;
+	/* Again: the process may have been confined since share_new. */
+	ids_init(s);
 	if (unshare(CLONE_FS) < 0)
 		return -errno;
 	umask(0); /* the guest's kernel applied its caller's */

@@ -1,4 +1,4 @@
-"""Measures what a guest gets of its disk (io_disk.py) and its network (io_net.py), on the same
+"""Measures what a guest gets of its disk (io_disk.py), its network (io_net.py) and a folder of the host (io_share.py), on the same
 files, kernel and initramfs for both hypervisors. Runs alternate, and which of the two begins a
 pair alternates too. Each row is a rate: more is better. Prints medians, their ratio for each
 row, and the geometric mean of the ratios.
@@ -13,7 +13,7 @@ import os
 
 import common
 
-HALVES = ["disk", "net"]
+HALVES = ["disk", "net", "share"]
 
 
 def load(name):

@@ -613,7 +613,7 @@ bool facts_join(struct facts *f, const struct facts *g, uint64_t id)
 						: (int64_t)align_up((uint64_t)b->v, LOOP_MORE);
 			lost = true;
 		}
-		if (!same(a, b) || a->v >= FACT_FAR) {
+		if (!same(a, b) || (a->kind != FACT_VALUE && a->v >= FACT_FAR)) {
 			*a = none();
 			lost = true;
 			continue;

@@ -77,8 +77,9 @@ static const struct option run_options[] = {
 	 "What runs guest code: auto takes KVM where a probe finds it usable, else the JIT. "
 	 "Default: auto."},
 	{"jit-cache", OPT_SIZE, offsetof(struct run_opts, jit_cache), "SIZE",
-	 "What the JIT engine may use for translated code, from 1M to 1G, and again as much for its "
-	 "tables; when it is full, translation starts afresh. Default: 128M."},
+	 "What the JIT engine may use for translated code, from 1M to 1G, again as much for its tables, "
+	 "and for what it keeps to copy code from. When it is full, all code is dropped. A guest that "
+	 "compiles much gains by more. Default: 128M."},
 	{"force", OPT_FLAG, offsetof(struct run_opts, force), NULL,
 	 "With --engine kvm: run even where the probe refuses."},
 	{"vsock", OPT_TEXT, offsetof(struct run_opts, vsock), "PATH[,cid=N]",

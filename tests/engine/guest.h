@@ -10,6 +10,7 @@ struct guest_runner {
 	struct batch_runner runner;
 	const struct engine *engine;
 	bool windows; /* JIT: user code through a window, from the start */
+	bool moved;   /* each case first runs elsewhere, so that the JIT has code of it to copy */
 	struct vm *vm;
 	struct longmode lm;
 };

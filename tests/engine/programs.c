@@ -30,7 +30,7 @@ struct run {
 	struct user_image image;
 	struct batch_runner native, *guest;
 	struct guest_runner guest_runner;
-	bool windows;
+	bool windows, moved;
 	struct program *program;
 	struct user_case *cases;
 	struct user_end *want, *got;
@@ -133,9 +133,9 @@ static void explain(struct run *s, struct program *p, unsigned k, uint64_t rip, 
 	printf("%s", text);
 	for (int g = 0; g < 16; g++)
 		printf("\tr%d=%lx%s", g, p->start.gpr[g], g % 4 == 3 ? "\n" : "");
-	printf("\trflags=%lx; repeat: engine-programs --engine %s%s%s --seed %lu --case %u\n",
+	printf("\trflags=%lx; repeat: engine-programs --engine %s%s%s%s --seed %lu --case %u\n",
 	       p->start.rflags, s->engine, s->fs.compat ? " --compat" : "",
-	       s->windows ? " --windows" : "", s->seed, k);
+	       s->windows ? " --windows" : "", s->moved ? " --moved" : "", s->seed, k);
 }
 
 static int run_batch(struct run *s)
@@ -273,18 +273,25 @@ static void run_done(struct run *s)
 }
 
 static const char usage[] =
-	"usage: engine-programs [--engine jit|kvm|native] [--compat] [--windows] [--seed N] [--count N]\n"
-	"                       [--seconds N] [--case K [--batch]] [--whole]\n"
+	"usage: engine-programs [--engine jit|kvm|native] [--compat] [--windows] [--moved] [--seed N]\n"
+	"                       [--count N] [--seconds N] [--case K [--batch]] [--whole]\n"
+	"--moved: each runs at two other addresses first, so that the JIT copies its code.\n"
 	"--count 0: until --seconds are over. --batch: with those that ran beside it.\n"
 	"--whole: a program that fails is not cut down.\n";
 
 static bool parse(struct run *s, int argc, char **argv)
 {
-	static const struct option options[] = {{"engine", 1, NULL, 'e'},  {"compat", 0, NULL, 'c'},
-						{"seed", 1, NULL, 's'},    {"count", 1, NULL, 'n'},
-						{"seconds", 1, NULL, 't'}, {"case", 1, NULL, 'k'},
-						{"whole", 0, NULL, 'w'},   {"batch", 0, NULL, 'b'},
-						{"windows", 0, NULL, 'd'}, {0}};
+	static const struct option options[] = {{"engine", 1, NULL, 'e'},
+						{"compat", 0, NULL, 'c'},
+						{"seed", 1, NULL, 's'},
+						{"count", 1, NULL, 'n'},
+						{"seconds", 1, NULL, 't'},
+						{"case", 1, NULL, 'k'},
+						{"whole", 0, NULL, 'w'},
+						{"batch", 0, NULL, 'b'},
+						{"windows", 0, NULL, 'd'},
+						{"moved", 0, NULL, 'm'},
+						{0}};
 	int o;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -297,6 +304,7 @@ static bool parse(struct run *s, int argc, char **argv)
 		case 'w': s->whole = true; break;
 		case 'b': s->batch = true; break;
 		case 'd': s->windows = true; break;
+		case 'm': s->moved = true; break;
 		case 'k':
 			s->only = strtoll(optarg, NULL, 0);
 			s->count = ((unsigned)s->only / PER_BATCH + 1) * PER_BATCH;
@@ -328,6 +336,7 @@ int main(int argc, char **argv)
 			return 77;
 		guest_runner_init(&s.guest_runner, engine);
 		s.guest_runner.windows = s.windows;
+		s.guest_runner.moved = s.moved;
 		s.guest = &s.guest_runner.runner;
 	}
 	r = run_init(&s);

@@ -51,6 +51,10 @@ static void try(const struct user_case *c, enum guest_mode m)
 		blocks++;
 		insns += found.insns;
 	}
+	if (rng_odds(&rng, 16) && jit_scan_copies(to_jit(guest.vcpu), at, &e) < 0) {
+		fprintf(stderr, "mode %u, a copy\n", m);
+		fail("found", c, &e);
+	}
 }
 
 static void load(enum guest_mode m, unsigned variant)
@@ -124,8 +128,11 @@ int main(int argc, char **argv)
 			streams(f, m, count);
 		}
 	}
-	printf("%u + %u forms; %llu blocks of %llu host instructions\n", fs[0].n, fs[1].n,
-	       (unsigned long long)blocks, (unsigned long long)insns);
+	printf("%u + %u forms; %llu blocks of %llu host instructions; %llu copies\n", fs[0].n,
+	       fs[1].n, (unsigned long long)blocks, (unsigned long long)insns,
+	       (unsigned long long)to_jit(guest.vcpu)->vm->cache.templates.copied);
+	if (!to_jit(guest.vcpu)->vm->cache.templates.copied)
+		fail("no block was copied", NULL, &(struct err){0});
 	forms_done(&fs[0]);
 	forms_done(&fs[1]);
 	engine_jit.vcpu_free(guest.vcpu);

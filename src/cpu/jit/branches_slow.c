@@ -19,7 +19,7 @@ void x_put_edge(struct xlate *x, uint8_t *jump, uint64_t target)
 static void step_exit(struct xlate *x, struct emit *e, uint64_t target, uint8_t flags)
 {
 	if (!(flags & FLAGS_SLOT))
-		x_save_flags(e);
+		e_save_flags(e);
 	e_store_imm(e, OFF(st.rip), x_code64(x) ? target : (uint32_t)target, R_13);
 	e_jmp_to(e, x_thunk(x, x->k->exit_lookup));
 }
@@ -169,7 +169,7 @@ void x_jcc(struct xlate *x, const struct insn *i)
 	}
 	e_jcc_to(&x->hot, i->rule->cc, x->cold.p);
 	if (!(x->flags & FLAGS_SLOT))
-		x_save_flags(&x->cold);
+		e_save_flags(&x->cold);
 	x_leave_to(x, &x->cold, i, h_gp, i->z.length);
 }
 
@@ -214,7 +214,7 @@ void x_call(struct xlate *x, const struct insn *i)
 	}
 	x_stack(x, i, -(int)size, size, SITE_WRITE);
 	x_clobber(x);
-	e_mov_imm(&x->hot, R_13, x_next(x, i));
+	e_mov_gva(&x->hot, R_13, x_next(x, i), 0);
 	x_store(x, R_13, size);
 	x_stack_move(x, -(int)size);
 	x_stack_commit(x);

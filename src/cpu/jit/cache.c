@@ -1,5 +1,7 @@
 #include "cpu/jit/cache.h"
 
+#include <assert.h>
+
 void *jit_cache_alloc(struct jit_cache *k, uint64_t bytes)
 {
 	uint8_t *p = k->arena_at;
@@ -183,6 +185,13 @@ void jit_block_publish(struct jit_cache *k, struct jit_block *b)
 	k->translated++;
 }
 
+void jit_block_made(struct jit_cache *k, struct jit_block *b, uint8_t *cold_end)
+{
+	k->hot = (uint8_t *)align_up((uint64_t)(b->start + b->hot_len), 16);
+	k->cold = cold_end;
+	jit_block_publish(k, b);
+}
+
 struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc)
 {
 	const uint8_t *at = (const uint8_t *)pc - (k->rx - k->rw);
@@ -223,6 +232,27 @@ void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct em
 	}
 	e_mov_imm(to, R_14, jit_ref_to(k, e));
 	e_jmp_to(to, (const uint8_t *)k->exit_edge - (k->rx - k->rw));
+}
+
+void jit_block_put_stub(const struct jit_cache *k, struct jit_block *b, struct emit *e)
+{
+	b->stub = (uint32_t)(e->p - k->rw);
+	e_save_flags(e);
+	assert(e->p == jit_block_stub(k, b, true));
+	e_store_imm(e, (uint32_t)offsetof(struct jit_cpu, st.rip),
+		    jit_page_rip(jit_at(k, b->page), b->gva), R_13);
+	e_jmp_to(e, (const uint8_t *)k->exit_lookup - (k->rx - k->rw));
+}
+
+void jit_edges_put_stubs(const struct jit_cache *k, struct jit_block *b, struct emit *e)
+{
+	for (struct jit_edge *d = jit_edges(b); d < jit_edges(b) + b->edges; d++) {
+		d->stub = (uint32_t)(e->p - k->rw);
+		if (!(d->flags & FLAGS_SLOT))
+			e_save_flags(e);
+		jit_edge_ask(k, d, e);
+		e_patch(b->start + d->jump, jit_edge_stub(k, d, false));
+	}
 }
 
 static uint8_t *jump_of(const struct jit_edge *e)

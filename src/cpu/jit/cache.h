@@ -27,6 +27,7 @@
 #include "cpu/jit/emit.h"
 #include "cpu/jit/futex.h"
 #include "cpu/jit/jit_priv.h"
+#include "cpu/jit/template.h"
 #include "cpu/jit/world.h"
 
 #define EDGE_MAX    16 /* of one block */
@@ -127,6 +128,7 @@ struct jit_cache {
 	struct jit_block **straddler; /* blocks with a page2 */
 	uint32_t straddlers;
 	uint64_t flushes, translated, invalidated;
+	struct jit_templates templates;
 	FILE *perfmap; /* NULL: none is wanted */
 	/* code made at start-up, kept by flushes (thunks.c) */
 	uint8_t *hot_start, *cold_start;
@@ -206,6 +208,19 @@ static inline struct jit_block *jit_edge_from(const struct jit_edge *e)
 /* The code that saves the host's flags; a stub that begins with it can be entered behind it. */
 #define SAVE_FLAGS_BYTES 19
 
+/* r13 keeps RAX; AX packs the flags: AH as LAHF, AL = OF. */
+static inline void e_save_flags(struct emit *e)
+{
+	e_mov(e, R_13, R_AX);
+	e8(e, 0x9f); /* lahf */
+	e8(e, 0x0f); /* seto al */
+	e8(e, 0x90);
+	e8(e, 0xc0);
+	e8(e, 0x66); /* mov gs:[flags], ax */
+	e_op_gs(e, false, 0x89, R_AX, (uint32_t)offsetof(struct jit_cpu, flags));
+	e_mov(e, R_AX, R_13);
+}
+
 static inline uint8_t *jit_block_stub(const struct jit_cache *k, const struct jit_block *b,
 				      bool saved)
 {
@@ -219,6 +234,10 @@ static inline uint8_t *jit_edge_stub(const struct jit_cache *k, const struct jit
 	return k->rw + e->stub + (saved && !(e->flags & FLAGS_SLOT) ? SAVE_FLAGS_BYTES : 0);
 }
 
+#define STUB_BYTES 64 /* of a block or an edge at most */
+/* Emits the stub of a block, and of its edges, whose jumps it makes lead there. */
+void jit_block_put_stub(const struct jit_cache *k, struct jit_block *b, struct emit *e);
+void jit_edges_put_stubs(const struct jit_cache *k, struct jit_block *b, struct emit *e);
 /* Asks the run loop for e's target: what stands in its stub once the flags are saved. */
 void jit_edge_ask(const struct jit_cache *k, const struct jit_edge *e, struct emit *to);
 
@@ -273,6 +292,8 @@ struct jit_block *jit_page_find(struct jit_cache *k, struct jit_page *p, uint64_
 void jit_block_claim(struct jit_cache *k, const struct jit_block *b);
 /* Locked. Enters a finished block, whose bytes are claimed: it can be found. */
 void jit_block_publish(struct jit_cache *k, struct jit_block *b);
+/* Locked. The same; and the code memory that it takes, up to here in the cold half, is its own. */
+void jit_block_made(struct jit_cache *k, struct jit_block *b, uint8_t *cold_end);
 /* The block whose hot code contains pc (executable mapping), or NULL. */
 struct jit_block *jit_cache_find(const struct jit_cache *k, const void *pc);
 

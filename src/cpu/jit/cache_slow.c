@@ -55,6 +55,9 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 	k->straddler = reserve(STRADDLERS * sizeof *k->straddler);
 	if (!k->phys || !k->touched || !k->arena || !k->block || !k->straddler)
 		return err_sys(e, ENOMEM, "code cache");
+	r = jit_templates_init(k, e);
+	if (r < 0)
+		return r;
 	k->arena_at = k->arena + ARENA_FIRST;
 	k->arena_end = k->arena + k->bytes;
 	k->hot = k->rw;
@@ -69,6 +72,32 @@ int jit_cache_init(struct jit_cache *k, struct guest_mem *m, uint64_t bytes, str
 		return r;
 	jit_perfmap_thunks(k);
 	return 0;
+}
+
+int jit_templates_init(struct jit_cache *k, struct err *e)
+{
+	struct jit_templates *t = &k->templates;
+
+	t->mem = reserve(k->bytes);
+	t->head = reserve(TEMPLATE_SLOTS * sizeof *t->head);
+	t->seen = reserve(TEMPLATE_SEEN * sizeof *t->seen);
+	if (!t->mem || !t->head || !t->seen)
+		return err_sys(e, ENOMEM, "templates");
+	t->at = t->mem + 8; /* 0 is none */
+	t->end = t->mem + k->bytes;
+	return 0;
+}
+
+void jit_templates_done(struct jit_cache *k)
+{
+	struct jit_templates *t = &k->templates;
+
+	if (t->mem)
+		munmap(t->mem, k->bytes);
+	if (t->head)
+		munmap(t->head, TEMPLATE_SLOTS * sizeof *t->head);
+	if (t->seen)
+		munmap(t->seen, TEMPLATE_SEEN * sizeof *t->seen);
 }
 
 static uint8_t *prepare(struct jit_cache *k, uint8_t *from, const uint8_t *end)
@@ -128,6 +157,7 @@ void jit_cache_done(struct jit_cache *k)
 		munmap(k->block, k->blocks_max * sizeof *k->block);
 	if (k->straddler)
 		munmap(k->straddler, STRADDLERS * sizeof *k->straddler);
+	jit_templates_done(k);
 	if (k->fd > 0)
 		close(k->fd);
 	if (k->perfmap)

@@ -101,7 +101,7 @@ static uint8_t *entry_b_of(const struct jit_block *b)
 static struct jit_edge *edge_of(struct jit_block *b, const struct jit_block *target, uint8_t flags)
 {
 	struct jit_edge *e = jit_edges(b);
-	struct emit ask;
+	struct emit ask = {0};
 
 	*e = (struct jit_edge){
 		.target = target->gva,

@@ -27,9 +27,18 @@ static void watch_depth(struct xlate *x)
 
 static void push_next(struct xlate *x, const struct insn *i)
 {
+	uint64_t next = x_next(x, i);
+
 	x_stack(x, i, -8, 8, SITE_WRITE);
 	x_clobber(x);
-	x_store_imm(x, (int64_t)x_next(x, i), 8);
+	if (fits_s32(next)) {
+		x_store_imm(x, (int64_t)next, 8);
+		e_mark(&x->hot, x->hot.p - 4, MARK_ABS32S);
+	} else {
+		x_forget(x, R_13);
+		e_mov_gva(&x->hot, R_13, next, 0);
+		x_store(x, R_13, 8);
+	}
 	x_stack_move(x, -8);
 	x_stack_commit(x);
 	watch_depth(x);
@@ -45,8 +54,10 @@ static void return_site(struct xlate *x, const struct insn *i)
 	x_stack_entered(x);
 	if (fits_s32(next)) {
 		e_alu_imm(e, true, 7, R_14, (int32_t)next);
+		x->pinned |= fits_s8((int64_t)next);
+		e_mark(e, e->p - 4, MARK_ABS32S);
 	} else {
-		e_mov_imm(e, R_13, next);
+		e_mov_gva(e, R_13, next, 0);
 		e_rr(e, true, 0x39, R_14, R_13);
 	}
 	e_jcc_to(e, CC_NE, other);

@@ -161,6 +161,24 @@ static struct jit_page *code_page_at(const struct jit_cpu *c, jit_ref r)
 	return jit_at(&c->vm->cache, r);
 }
 
+/* Locked, or with the world stopped. */
+static struct jit_block *find_or_make(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
+				      uint32_t mode, bool *need_stop)
+{
+	/* Somebody else may have been faster. */
+	struct jit_block *b = jit_page_find(&c->vm->cache, page, gva);
+
+	if (b)
+		return b;
+	if (c->p->member.stopping)
+		jit_watch_page(c, page->gpa);
+	b = jit_template_copy(c, page, gva);
+	if (b)
+		return b;
+	jit_fpu_leave(c);
+	return jit_translate(c, page, gva, mode, need_stop);
+}
+
 /* Where the page has no code yet, writable soft-TLB entries may exist. NULL: the cache is full, or
  * was flushed meanwhile. Raises what a fetch raises. */
 static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
@@ -171,20 +189,16 @@ static struct jit_block *translate(struct jit_cpu *c, struct jit_page *page, uin
 	uint64_t flushes = k->flushes;
 	struct jit_block *b = NULL;
 
-	jit_fpu_leave(c);
 	if (!need_stop) {
 		jit_cache_lock(c);
-		b = jit_page_find(k, page, gva); /* somebody else may have been faster */
-		if (!b)
-			b = jit_translate(c, page, gva, mode, &need_stop);
+		b = find_or_make(c, page, gva, mode, &need_stop);
 		jit_cache_unlock(c);
 	}
 	if (need_stop) {
+		jit_fpu_leave(c);
 		jit_stop(c, WORLD_OUT);
 		if (k->flushes == flushes)
-			b = jit_page_find(k, page, gva);
-		if (k->flushes == flushes && !b)
-			b = jit_translate(c, page, gva, mode, &need_stop);
+			b = find_or_make(c, page, gva, mode, &need_stop);
 		jit_go(c);
 	}
 	return b;

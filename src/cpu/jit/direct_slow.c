@@ -191,7 +191,7 @@ static void put_constant(struct xlate *x, unsigned to, uint64_t at)
 
 	if (at && ((x->flags & FLAGS_SLOT) || !x->live)) {
 		x_need_slot(x);
-		e_mov_imm(&x->hot, to, at);
+		e_mov_gva(&x->hot, to, at, MARK_LANE);
 		e_op_gs(&x->hot, true, 0x03, to, OFF(delta) + 8 * lane);
 		x_clobber(x);
 		return;
@@ -200,7 +200,7 @@ static void put_constant(struct xlate *x, unsigned to, uint64_t at)
 	if (!at)
 		return;
 	x_forget(x, other);
-	e_mov_imm(&x->hot, other, at);
+	e_mov_gva(&x->hot, other, at, MARK_LANE);
 	e_lea(&x->hot, true, to, to, other, 1, 0);
 }
 
@@ -387,7 +387,8 @@ static bool constant(struct xlate *x, const struct insn *i, uint64_t at, uint8_t
 
 	if (at >> LANE_BITS >= LANES)
 		return false;
-	if (at <= INT32_MAX) /* within reach of 0 */
+	x->pinned |= at <= INT32_MAX; /* where it is the code's own, it is in a displacement */
+	if (at <= INT32_MAX)          /* within reach of 0 */
 		w = (struct x_want){.held = {.base = X_CONST, .index = R_NONE, .scale = 1},
 				    .disp = (int64_t)at};
 	for (n = 0; n < 2; n++) { /* one that is near will do */

@@ -30,9 +30,38 @@ enum {
 
 enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP };
 
-struct emit {
-	uint8_t *p; /* where the next byte goes, in the writable mapping */
+/* Places whose bytes depend on where the code lies, or on which guest address it is made for; for who
+ * wants to copy it elsewhere (template.h). */
+enum {
+	MARK_JUMP,       /* a displacement of 32 bits */
+	MARK_GUARD,      /* of a code page: offset of its slot, and behind it its id */
+	MARK_ABS64,      /* a guest address, which follows from the block's; */
+	MARK_ABS32,      /* zero-extended; */
+	MARK_ABS32S,     /* sign-extended */
+	MARK_LANE = 0x80 /* with MARK_ABS*: the code knows in which lane that is (window.h) */
 };
+#define EMIT_MARKS 1024
+struct emit_marks {
+	unsigned n; /* EMIT_MARKS: there are more */
+	struct {
+		uint8_t *at, kind;
+	} mark[EMIT_MARKS];
+};
+
+struct emit {
+	uint8_t *p;               /* where the next byte goes, in the writable mapping */
+	struct emit_marks *marks; /* NULL: nobody wants to know */
+};
+
+static inline void e_mark(struct emit *e, uint8_t *at, unsigned kind)
+{
+	struct emit_marks *m = e->marks;
+
+	if (!m || m->n == EMIT_MARKS)
+		return;
+	m->mark[m->n].at = at;
+	m->mark[m->n++].kind = (uint8_t)kind;
+}
 
 static inline void e8(struct emit *e, uint8_t v)
 {
@@ -223,6 +252,18 @@ static inline void e_store32(struct emit *e, uint32_t off, unsigned reg)
 	e_op_gs(e, false, 0x89, reg, off);
 }
 
+/* The same, v being a guest address; mark: MARK_LANE or 0. */
+static inline void e_mov_gva(struct emit *e, unsigned dst, uint64_t v, unsigned mark)
+{
+	e_mov_imm(e, dst, v);
+	if (v <= UINT32_MAX)
+		e_mark(e, e->p - 4, MARK_ABS32 | mark);
+	else if (fits_s32(v))
+		e_mark(e, e->p - 4, MARK_ABS32S | mark);
+	else
+		e_mark(e, e->p - 8, MARK_ABS64 | mark);
+}
+
 /* mov qword gs:[off], v; clobbers scratch when v is no signed 32-bit value */
 static inline void e_store_imm(struct emit *e, uint32_t off, uint64_t v, unsigned scratch)
 {
@@ -233,6 +274,18 @@ static inline void e_store_imm(struct emit *e, uint32_t off, uint64_t v, unsigne
 	}
 	e_op_gs(e, true, 0xc7, 0, off);
 	e32(e, (uint32_t)v);
+}
+
+/* The same, v being a guest address. */
+static inline void e_store_gva(struct emit *e, uint32_t off, uint64_t v, unsigned scratch)
+{
+	if (!fits_s32(v)) {
+		e_mov_gva(e, scratch, v, 0);
+		e_store(e, off, scratch);
+		return;
+	}
+	e_store_imm(e, off, v, scratch);
+	e_mark(e, e->p - 4, MARK_ABS32S);
 }
 
 static inline void e_store8_imm(struct emit *e, uint32_t off, uint8_t v)
@@ -278,6 +331,7 @@ static inline uint8_t *e_jcc(struct emit *e, unsigned cc)
 	e8(e, 0x0f);
 	e8(e, 0x80 | cc);
 	e32(e, 0);
+	e_mark(e, e->p - 4, MARK_JUMP);
 	return e->p - 4;
 }
 
@@ -285,6 +339,7 @@ static inline uint8_t *e_jmp(struct emit *e)
 {
 	e8(e, 0xe9);
 	e32(e, 0);
+	e_mark(e, e->p - 4, MARK_JUMP);
 	return e->p - 4;
 }
 
@@ -292,6 +347,7 @@ static inline uint8_t *e_call(struct emit *e)
 {
 	e8(e, 0xe8);
 	e32(e, 0);
+	e_mark(e, e->p - 4, MARK_JUMP);
 	return e->p - 4;
 }
 

@@ -499,10 +499,13 @@ static void stats(struct engine_vm *base, char *to, uint32_t len)
 {
 	const struct jit_cache *k = &to_vm(base)->cache;
 
-	snprintf(to, len,
-		 "%lu blocks translated, %lu of them dropped; the code cache was full %lu times",
-		 (unsigned long)k->translated, (unsigned long)k->invalidated,
-		 (unsigned long)k->flushes);
+	snprintf(
+		to, len,
+		"%lu blocks translated, %lu copied, %lu of them dropped; the code cache was full %lu "
+		"times, what is kept to be copied %lu times",
+		(unsigned long)(k->translated - k->templates.copied),
+		(unsigned long)k->templates.copied, (unsigned long)k->invalidated,
+		(unsigned long)k->flushes, (unsigned long)k->templates.dropped);
 }
 
 const struct engine engine_jit = {

@@ -26,7 +26,7 @@ enum x86_sreg x_seg(const ZydisDecodedOperand *op)
 
 void x_store_rip(struct xlate *x, struct emit *e, const struct insn *i)
 {
-	e_store_imm(e, OFF(st.rip), x_rip(x, i), R_13);
+	e_store_gva(e, OFF(st.rip), x_rip(x, i), R_13);
 }
 
 void x_get(struct xlate *x, unsigned host, unsigned guest)
@@ -61,7 +61,8 @@ void x_ea(struct xlate *x, const struct insn *i, const ZydisDecodedOperand *op, 
 		uint64_t ea = x_next(x, i) + (uint64_t)disp;
 
 		x_forget_kept(x);
-		e_mov_imm(&x->hot, R_14, width == 64 ? ea : (uint32_t)ea);
+		x->pinned |= width != 64;
+		e_mov_gva(&x->hot, R_14, width == 64 ? ea : (uint32_t)ea, 0);
 		return;
 	}
 	if (op->mem.base != ZYDIS_REGISTER_NONE)

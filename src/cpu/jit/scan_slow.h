@@ -24,6 +24,11 @@ struct scan {
 WARN_UNUSED int jit_scan_block(const struct jit_cache *k, const struct jit_block *b, bool fresh,
 			       struct scan *s, struct err *e);
 
+/* The block of guest-physical address gpa, translated at other virtual addresses and copied from one to
+ * the other (template.h), is what the translator makes there, and holds to the same. -EBADMSG likewise; 0
+ * also where there is no copy. */
+WARN_UNUSED int jit_scan_copies(struct jit_cpu *c, gpa_t gpa, struct err *e);
+
 /* Translates the block at gva, as the vCPU's state has it now, where gva is also the guest-physical
  * address; scans it, and sees whether it kept to the room that its instructions may take. -EFAULT:
  * there is no block: fetching raises, or the cache is full (then the caller flushes). */

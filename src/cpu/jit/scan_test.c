@@ -53,7 +53,7 @@ static void put_check(struct emit *e)
 
 static void begin(struct emit *e)
 {
-	e->p = cache.hot_start;
+	*e = (struct emit){cache.hot_start};
 }
 
 static int end(struct emit *e)

@@ -81,6 +81,7 @@ struct xlate {
 	struct emit hot, cold;
 	uint8_t flags; /* where the guest's flags are now: FLAGS_* */
 	bool done;     /* control does not fall out of the last instruction */
+	bool pinned;   /* the code is for this address alone (template.h) */
 	bool need_stop;
 
 	ZydisDecoder decoder;
@@ -99,6 +100,7 @@ struct xlate {
 	unsigned sites;
 	struct slow_path slow[BLOCK_INSNS * 3 + HELD_SLOTS];
 	unsigned slows;
+	struct emit_marks marks[2]; /* of hot and cold, if it shall become a template */
 };
 
 static inline bool x_code64(const struct xlate *x)
@@ -175,7 +177,6 @@ void x_ret_paired(struct xlate *x, const struct insn *i, unsigned drop);
 uint8_t *x_guard(struct xlate *x, const struct jit_page *p);
 
 /* --- flags (translate_slow.c) --- */
-void x_save_flags(struct emit *e);
 /* Afterwards the slot holds the flags, or all are dead; the host's may be clobbered. */
 void x_need_slot(struct xlate *x);
 bool x_wants_host(const struct insn *i);

@@ -22,23 +22,10 @@
 
 #define TAKE_TRIES 3 /* of reading bytes that somebody keeps changing */
 
-/* r13 keeps RAX; AX packs the flags: AH as LAHF, AL = OF. */
-void x_save_flags(struct emit *e)
-{
-	e_mov(e, R_13, R_AX);
-	e8(e, 0x9f); /* lahf */
-	e8(e, 0x0f); /* seto al */
-	e8(e, 0x90);
-	e8(e, 0xc0);
-	e8(e, 0x66); /* mov gs:[flags], ax */
-	e_op_gs(e, false, 0x89, R_AX, OFF(flags));
-	e_mov(e, R_AX, R_13);
-}
-
 void x_need_slot(struct xlate *x)
 {
 	if (!(x->flags & FLAGS_SLOT) && x->live) {
-		x_save_flags(&x->hot);
+		e_save_flags(&x->hot);
 		x_forget(x, R_13);
 		x->kept[0] = 0;
 		x_forget_rax(x);
@@ -307,10 +294,11 @@ static void poll(struct xlate *x, uint8_t **to_stub)
 
 uint8_t *x_guard(struct xlate *x, const struct jit_page *p)
 {
-	e_cmp_gs32(&x->hot,
-		   OFF(itlb_id) +
-			   (uint32_t)(x->mmu * JIT_ITLB_SIZE + (p->gva >> 12) % JIT_ITLB_SIZE) * 4,
-		   p->id);
+	uint32_t slot = x->mmu * JIT_ITLB_SIZE + (uint32_t)(p->gva >> 12) % JIT_ITLB_SIZE;
+
+	e_op_gs(&x->hot, false, 0x81, 7, OFF(itlb_id) + slot * 4); /* cmp, always with 32 bits */
+	e32(&x->hot, p->id);
+	e_mark(&x->hot, x->hot.p - 8, MARK_GUARD);
 	return e_jcc(&x->hot, CC_NE);
 }
 
@@ -335,7 +323,7 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 	b->needs_host_flags = want == FLAGS_HOST;
 	b->flags_dead = want == 0;
 	if (want == FLAGS_SLOT)
-		x_save_flags(&x->hot);
+		e_save_flags(&x->hot);
 	b->guard = offset(x);
 	to_stub[n++] = x_guard(x, x->page);
 	b->entry_s = offset(x);
@@ -357,33 +345,6 @@ static unsigned put_entries(struct xlate *x, uint8_t **to_stub)
 		b->entry_h = offset(x);
 	}
 	return n;
-}
-
-/* stub_h, stub_s: look this block's address up anew. */
-static void put_stubs(struct xlate *x, uint8_t *const *to_stub, unsigned n)
-{
-	struct emit *e = &x->cold;
-
-	x->b.stub = (uint32_t)(e->p - x->k->rw);
-	x_save_flags(e);
-	assert(e->p == jit_block_stub(x->k, &x->b, true));
-	e_store_imm(e, OFF(st.rip), jit_page_rip(x->page, x->b.gva), R_13);
-	e_jmp_to(e, x_thunk(x, x->k->exit_lookup));
-	for (unsigned k = 0; k < n; k++)
-		e_patch(to_stub[k], jit_block_stub(x->k, &x->b, true));
-}
-
-static void put_edge_stubs(struct xlate *x, const struct jit_block *b)
-{
-	struct emit *e = &x->cold;
-
-	for (struct jit_edge *d = jit_edges(b); d < jit_edges(b) + b->edges; d++) {
-		d->stub = (uint32_t)(e->p - x->k->rw);
-		if (!(d->flags & FLAGS_SLOT))
-			x_save_flags(e);
-		jit_edge_ask(x->k, d, e);
-		e_patch(b->start + d->jump, jit_edge_stub(x->k, d, false));
-	}
 }
 
 static bool room(const struct xlate *x)
@@ -485,6 +446,7 @@ static unsigned emit_all(struct xlate *x, uint8_t **to_stub)
 	x->hot.p = x->k->hot;
 	x->cold.p = x->k->cold;
 	x->edges = x->sites = x->slows = 0;
+	x->marks[0].n = x->marks[1].n = 0;
 	x->done = false;
 	x->b.loop = 0;
 	x->loop.taken = x->loop.broken = x->loop.found = 0;
@@ -509,10 +471,43 @@ static unsigned emit_all(struct xlate *x, uint8_t **to_stub)
 	return stubs;
 }
 
+/* A branch with 16-bit operands leads into the first 64 KiB, wherever it stands. */
+static bool has_short_branch(const struct xlate *x)
+{
+	for (const struct insn *i = x->in; i < x->in + x->n; i++)
+		if (i->z.operand_width == 16 &&
+		    (i->rule->kind == RULE_JMP || i->rule->kind == RULE_JCC ||
+		     i->rule->kind == RULE_CALL || i->rule->kind == RULE_LOOP))
+			return true;
+	return false;
+}
+
+/* So that it need not be translated again (template.h). */
+static void keep_template(struct xlate *x, uint32_t hash, const struct jit_block *b)
+{
+	uint8_t bytes[BLOCK_INSNS * 15];
+	unsigned n = 0;
+
+	for (const struct insn *i = x->in; n < b->guest_len; n += i->z.length, i++)
+		memcpy(bytes + n, i->bytes, i->z.length);
+	jit_template_keep(x->k, &(struct jit_template_source){
+					.hash = hash,
+					.b = b,
+					.cold = x->k->cold,
+					.hot_marks = &x->marks[0],
+					.cold_marks = &x->marks[1],
+					.bytes = bytes,
+					.peeked = x->peeked,
+					.pinned = x->pinned || has_short_branch(x),
+				});
+}
+
 struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64_t gva,
 				uint32_t mode, bool *need_stop)
 {
 	struct xlate *x = c->vm->xlate;
+	uint32_t hash = jit_template_hash(c, page, gva);
+	bool wanted;
 	uint8_t *to_stub[4];
 	unsigned stubs;
 	struct jit_block *b;
@@ -539,19 +534,25 @@ struct jit_block *jit_translate(struct jit_cpu *c, struct jit_page *page, uint64
 	x->b.both = x->step && x->in[0].mem &&
 		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ) &&
 		    (x->in[0].mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+	wanted = jit_template_wanted(x->k, hash);
+	x->hot.marks = wanted ? &x->marks[0] : NULL;
+	x->cold.marks = wanted ? &x->marks[1] : NULL;
 	x_loop_init(x);
 	do
 		stubs = emit_all(x, to_stub);
 	while (x->direct && x_loop_again(x));
 	x_slow_paths(x);
-	put_stubs(x, to_stub, stubs);
+	x->cold.marks = NULL; /* stubs are made anew for each copy */
+	jit_block_put_stub(x->k, &x->b, &x->cold);
+	for (unsigned n = 0; n < stubs; n++)
+		e_patch(to_stub[n], jit_block_stub(x->k, &x->b, true));
 	b = keep(x);
 	if (!b)
 		return NULL;
-	put_edge_stubs(x, b);
+	jit_edges_put_stubs(x->k, b, &x->cold);
+	if (wanted)
+		keep_template(x, hash, b);
 	jit_perfmap_block(x->k, b, x->k->cold, x->cold.p);
-	x->k->hot = (uint8_t *)align_up((uint64_t)x->hot.p, 16);
-	x->k->cold = x->cold.p;
-	jit_block_publish(x->k, b);
+	jit_block_made(x->k, b, x->cold.p);
 	return b;
 }

@@ -14,6 +14,8 @@ struct guest_user {
 
 /* By name or number; NULL: root. From /etc/passwd, without which there is root alone. */
 WARN_UNUSED int guest_user_find(const char *who, struct guest_user *u, struct err *e);
+/* A group by name or number, from /etc/group. */
+WARN_UNUSED int guest_group_find(const char *which, gid_t *to, struct err *e);
 /* This process becomes that user, with the groups of /etc/group, if it is root. */
 WARN_UNUSED int guest_user_become(const struct guest_user *u, struct err *e);
 
@@ -22,3 +24,9 @@ WARN_UNUSED int guest_user_become(const struct guest_user *u, struct err *e);
 void guest_serve(int fd);
 /* An exec, after its HELLO. */
 WARN_UNUSED int guest_exec(struct wire *w, struct err *e);
+
+/* Is the first process of a VM that runs a container's image (agent/init.h); serve is what the
+ * agent does otherwise, for a process of its own. */
+_Noreturn void guest_init(void (*serve)(void));
+/* Asks for addresses, and returns when there are some, or none are to be had. */
+void guest_net_up(void);

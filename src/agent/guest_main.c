@@ -13,6 +13,7 @@
 #include <linux/vm_sockets.h>
 
 #include "agent/guest.h"
+#include "agent/init.h"
 #include "base/auto.h"
 
 #define INSTALLED "/usr/local/sbin/holon-agent"
@@ -125,11 +126,32 @@ static int install(struct err *e)
 	return 0;
 }
 
+static int serve_all(void)
+{
+	struct err e = {0};
+	int fd = listen_here(&e);
+
+	if (fd < 0) {
+		fprintf(stderr, "holon-agent: %s\n", e.text);
+		return 1;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN); /* nobody asks how they ended */
+	for (;;)
+		accept_one(fd);
+}
+
+static void serve(void)
+{
+	(void)!serve_all();
+}
+
 int main(int argc, char **argv)
 {
 	struct err e = {0};
-	int fd;
 
+	if (getpid() == 1 && access(INIT_FILE, R_OK) == 0)
+		guest_init(serve);
 	if (argc > 1 && !strcmp(argv[1], "--install") && argc == 2) {
 		if (install(&e) == 0)
 			return 0;
@@ -146,13 +168,5 @@ int main(int argc, char **argv)
 		fputs(usage, help ? stdout : stderr);
 		return help ? 0 : 1;
 	}
-	fd = listen_here(&e);
-	if (fd < 0) {
-		fprintf(stderr, "holon-agent: %s\n", e.text);
-		return 1;
-	}
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGCHLD, SIG_IGN); /* nobody asks how they ended */
-	for (;;)
-		accept_one(fd);
+	return serve_all();
 }

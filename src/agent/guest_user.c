@@ -43,6 +43,25 @@ int guest_user_find(const char *who, struct guest_user *u, struct err *e)
 	return 0;
 }
 
+int guest_group_find(const char *which, gid_t *to, struct err *e)
+{
+	AUTO_FCLOSE FILE *f = fopen("/etc/group", "re");
+	char *end;
+	unsigned long number = strtoul(which, &end, 10);
+	struct group *g;
+
+	if (*which && !*end) {
+		*to = (gid_t)number;
+		return 0;
+	}
+	while (f && (g = fgetgrent(f)))
+		if (!strcmp(g->gr_name, which)) {
+			*to = g->gr_gid;
+			return 0;
+		}
+	return err_set(e, EINVAL, "no group '%s' in /etc/group", which);
+}
+
 static size_t groups_of(const struct guest_user *u, gid_t *list)
 {
 	AUTO_FCLOSE FILE *f = fopen("/etc/group", "re");
@@ -51,7 +70,7 @@ static size_t groups_of(const struct guest_user *u, gid_t *list)
 
 	list[n++] = u->gid;
 	while (f && n < GROUPS_MAX && (g = fgetgrent(f)))
-		for (char **m = g->gr_mem; *m; m++)
+		for (char **m = g->gr_mem; *m && g->gr_gid != u->gid; m++)
 			if (!strcmp(*m, u->name)) {
 				list[n++] = g->gr_gid;
 				break;

@@ -38,6 +38,7 @@ static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT, SIGUSR1
 
 struct session {
 	const char *name;
+	bool oci; /* a container's image: its command's exit status comes by the debug exit */
 	struct detached *detached;
 	struct control *control;
 	struct control_host host;
@@ -318,7 +319,8 @@ static int report(const struct session *s, const struct machine_result *r)
 {
 	switch (r->end) {
 	case END_POWER_OFF: return EXIT_DONE;
-	case END_DEBUG_EXIT: return (int)((r->value << 1 | 1) & 0xff);
+	case END_DEBUG_EXIT:
+		return s->oci ? (int)r->value & 0xff : (int)((r->value << 1 | 1) & 0xff);
 	case END_STOPPED: return s->status_if_stopped;
 	case END_RESET:
 		log_error("%s: the guest reset the machine; vCPU 0 then:", s->name);
@@ -513,6 +515,9 @@ static void note_end(struct session *s, const struct err *failure, const struct 
 	else if (r->end == END_STOPPED && s->stop_timeout_ran_out)
 		control_ended(s->control, CONTROL_STOPPED, status,
 			      "it was asked to stop and did not, and was ended");
+	else if (s->oci && r->end == END_DEBUG_EXIT)
+		control_ended(s->control, s->asked_to_stop ? CONTROL_STOPPED : CONTROL_POWER_OFF,
+			      status, "its command ended");
 	else if (r->end == END_POWER_OFF && s->asked_to_stop)
 		control_ended(s->control, CONTROL_STOPPED, status, "it was asked to stop, and did");
 	else
@@ -524,6 +529,7 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 	       struct detached *detached)
 {
 	struct session s = {.name = system ? system->name : name_of(o),
+			    .oci = system && system->oci,
 			    .detached = detached,
 			    .host = {host_stop, host_kill, host_input},
 			    .stop_timeout = o->stop_timeout,
@@ -542,9 +548,9 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 		.kernel = o->kernel,
 		.initrd = o->initrd,
 		.append = o->append,
-		.kernel_source = system && !o->kernel ? &system->source : NULL,
-		.debug_exit = o->debug_exit,
-		.no_reboot = o->no_reboot,
+		.kernel_source = system && (!o->kernel || system->oci) ? &system->source : NULL,
+		.debug_exit = o->debug_exit || (system && system->oci),
+		.no_reboot = o->no_reboot || (system && system->oci),
 		.serial_out = &s.view.sink,
 	};
 	int status;
@@ -612,7 +618,7 @@ static int run_named(const struct run_opts *o, int words, char **word, const cha
 
 	if (!words)
 		return run(o, NULL, name, d);
-	if (run_system_init(&system, o, word[0], &err) < 0) {
+	if (run_system_init(&system, o, words, word, &err) < 0) {
 		log_error("%s: %s", word[0], err.text);
 		return EXIT_TROUBLE;
 	}

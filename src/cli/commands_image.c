@@ -57,11 +57,12 @@ static const struct command build_command = {
 
 static const struct command pull_command = {
 	.name = "image pull",
-	.words = "URL|FILE",
-	.summary = "Take a disk image from a web server or a file into the store",
+	.words = "URL|FILE|oci:IMAGE",
+	.summary = "Take a disk image, or a container's image, into the store",
 	.text = "The disk is qcow2 or raw, plain or packed with gzip or zstd, with a system that\n"
 		"boots in a virtual machine, such as distributions' cloud images. A download that\n"
 		"broke off or was interrupted goes on where it was when it is asked for again.\n"
+		"oci:IMAGE is what 'holon run' takes; its registry is asked for the newest.\n"
 		"$SSL_CERT_FILE names other certificate authorities; http_proxy and so on are\n"
 		"honoured.\n",
 	.option = pull_options,

@@ -182,6 +182,10 @@ static int check(const void *opts, int words, char **word, struct err *e)
 			e, EINVAL,
 			"an image (debian), a disk, --kernel FILE, --cdrom FILE or --firmware is "
 			"missing");
+	if (words > 1 && !run_oci_is(word[0]))
+		return err_set(e, EINVAL,
+			       "unexpected word '%s': a command goes with oci:IMAGE alone",
+			       word[1]);
 	if (o->gdb_wait && !o->gdb)
 		return err_set(e, EINVAL, "--gdb-wait: say with --gdb where GDB is to connect");
 	if (o->restart && !o->detach)
@@ -194,12 +198,18 @@ static int check(const void *opts, int words, char **word, struct err *e)
 
 const struct command run_command = {
 	.name = "run",
-	.words = "[IMAGE|DISK]",
+	.words = "[IMAGE|DISK|oci:IMAGE [-- COMMAND...]]",
 	.summary = "Run a virtual machine, on this terminal or in the background",
 	.text = "IMAGE is one of 'holon image ls', or debian, which is built on first use; the VM\n"
 		"gets a thin disk over it, which stays. DISK is a file with a system on it. The\n"
 		"kernel comes out of the disk, at each start anew; with --kernel the disk is only\n"
 		"there.\n"
+		"\n"
+		"oci:IMAGE is a container's image: a directory in OCI's layout, a tar archive of\n"
+		"one or by docker save, both with :TAG if they hold several, or a reference to a\n"
+		"registry, such as alpine:3 or ghcr.io/OWNER/NAME. Its command, or COMMAND in its\n"
+		"place, runs in a VM with Holon's kernel, and its exit status is Holon's. The\n"
+		"disk is thrown away at the end unless --name names the VM.\n"
 		"\n"
 		"The guest's serial console is the terminal. Keys:\n"
 		"  Ctrl-A x       end the VM at once\n"
@@ -217,7 +227,7 @@ const struct command run_command = {
 	.option = run_options,
 	.defaults = &run_defaults,
 	.opts_size = sizeof(struct run_opts),
-	.max_words = 1,
+	.max_words = WORDS_MANY,
 	.complete = "debian",
 	.check = check,
 	.run = cmd_run,

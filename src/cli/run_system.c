@@ -279,6 +279,44 @@ static int open_disk(struct run_system *s, const char *word, struct block_ctx *c
 	return 0;
 }
 
+/* --- a container's image --- */
+
+static int check_container(const struct run_opts *o, struct err *e)
+{
+	if (o->ssh_key.n || o->password || o->user_data || o->firmware || o->initrd)
+		return err_set(e, EINVAL,
+			       "--ssh-key, --password, --user-data, --firmware and "
+			       "--initrd do not go with oci:");
+	return 0;
+}
+
+/* Without a name of its own it is for once, as containers are. */
+static int open_container(struct run_system *s, int words, char **word, struct block_ctx *c,
+			  struct err *e)
+{
+	const struct run_opts *o = s->opts;
+	struct store_image image;
+	struct vm_wish wish = {
+		.image = &image, .fresh = o->fresh, .ephemeral = o->ephemeral || !o->name};
+	char hostname[65];
+	int r = check_container(o, e);
+
+	if (r < 0 || (r = run_oci_image(&s->store, word[0], &image, e)) < 0)
+		return r;
+	s->oci = true;
+	snprintf(s->own_name, sizeof s->own_name, "%s", *image.name ? image.name : "oci");
+	s->name = wish.name = o->name ? o->name : s->own_name;
+	default_hostname(s->name, hostname);
+	r = vm_open(&s->vm, &s->store, c, &wish, e);
+	if (r == 0)
+		r = run_oci_init(&s->container, o, &image, o->hostname ? o->hostname : hostname,
+				 !wish.ephemeral, word + 1, (unsigned)words - 1, e);
+	store_image_done(&image);
+	s->disk = s->vm.disk;
+	s->format = "qcow2";
+	return r;
+}
+
 /* --- the kernel --- */
 
 static int find_kernel(struct disk_source *d, void *kernel, struct err *e)
@@ -290,6 +328,8 @@ bool run_system_has_kernel(const struct run_system *s, struct err *why)
 {
 	struct guest_kernel found;
 
+	if (s->oci)
+		return true;
 	if (look_on_disk(s, find_kernel, &found, why) < 0)
 		return false;
 	close(found.kernel_fd);
@@ -326,7 +366,15 @@ static int get_kernel(struct kernel_source *source, const char **kernel, const c
 {
 	struct run_system *s = container_of(source, struct run_system, source);
 	struct guest_kernel found;
-	int r = look_on_disk(s, find_kernel, &found, e);
+	int r;
+
+	if (s->oci) {
+		*kernel = s->container.kernel;
+		*initrd = s->container.initrd_path;
+		*append = s->container.append;
+		return 0;
+	}
+	r = look_on_disk(s, find_kernel, &found, e);
 
 	if (r < 0 && s->kernel.kernel_fd < 0)
 		return r;
@@ -371,30 +419,34 @@ int run_system_disks(const struct run_system *s, struct machine_disk disk[MACHIN
 	return 0;
 }
 
-static int open_all(struct run_system *s, const char *word, struct err *e)
+static int open_all(struct run_system *s, int words, char **all, struct err *e)
 {
-	bool disk = is_disk(word);
+	const char *word = all[0];
+	bool oci = run_oci_is(word), disk = !oci && is_disk(word);
 	struct block_ctx *c;
 	int r = store_open(&s->store, NULL, e);
 
 	if (r < 0 || (r = block_ctx_new(&c, NULL, BLOCK_ENGINE_AUTO, e)) < 0)
 		return r;
-	r = (disk ? open_disk : open_image)(s, word, c, e);
+	r = oci ? open_container(s, words, all, c, e)
+		: (disk ? open_disk : open_image)(s, word, c, e);
 	block_ctx_free(c);
 	/* A disk that somebody installed is not asked to take a user unless he says so. */
-	if (r == 0 && (!disk || seed_asked_for(s->opts)))
+	if (r == 0 && !oci && (!disk || seed_asked_for(s->opts)))
 		r = make_seed(s, !disk, e);
 	return r;
 }
 
-int run_system_init(struct run_system *s, const struct run_opts *o, const char *word, struct err *e)
+int run_system_init(struct run_system *s, const struct run_opts *o, int words, char **word,
+		    struct err *e)
 {
 	int r;
 
 	*s = (struct run_system){.opts = o, .seed = -1, .source.get = get_kernel};
 	s->vm.work_lock = -1;
 	s->kernel.kernel_fd = s->kernel.initrd_fd = -1;
-	r = open_all(s, word, e);
+	s->container.initrd = -1;
+	r = open_all(s, words, word, e);
 	if (r < 0)
 		run_system_done(s);
 	return r;
@@ -403,6 +455,7 @@ int run_system_init(struct run_system *s, const struct run_opts *o, const char *
 void run_system_done(struct run_system *s)
 {
 	close_kernel(s);
+	run_oci_done(&s->container);
 	if (s->seed >= 0)
 		close(s->seed);
 	s->seed = -1;

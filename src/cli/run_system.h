@@ -1,9 +1,10 @@
 /* run_system: what 'holon run WORD' needs beyond a machine: WORD is an image of the store, which
- * is built when it is "debian" and not there yet, or a disk. Finds the VM's disk, makes the
+ * is built when it is "debian" and not there yet, a disk, or "oci:" and a container's image. Finds the VM's disk, makes the
  * seed, and finds the kernel on the disk at each start of the guest. */
 #pragma once
 
 #include "cli/cli.h"
+#include "cli/run_oci.h"
 #include "image/kernel.h"
 #include "image/vm.h"
 #include "machine/machine.h"
@@ -17,16 +18,19 @@ struct run_system {
 	int seed;                  /* the cidata disk, read-only raw; -1: none */
 	char seed_path[32];        /* by which it can be opened */
 	char user[64];             /* who can log in; empty: who knows */
-	char own_name[64];
+	char own_name[STORE_NAME_MAX + 1];
+	bool oci; /* it runs a container's image */
 
 	struct kernel_source source;
 	struct guest_kernel kernel;
+	struct run_oci container; /* in place of the above */
 	char kernel_path[32], initrd_path[32];
 	char append[2 * KERNEL_CMDLINE_MAX];
 };
 
-WARN_UNUSED int run_system_init(struct run_system *s, const struct run_opts *o, const char *word,
-				struct err *e);
+/* word[0], and behind that the command for a container's image. */
+WARN_UNUSED int run_system_init(struct run_system *s, const struct run_opts *o, int words,
+				char **word, struct err *e);
 void run_system_done(struct run_system *s); /* accepts one that is all zero but seed, or failed */
 
 /* Puts the system's disk before disk[0..*n), and its seed behind them. */

@@ -99,10 +99,11 @@ static const struct option run_options[] = {
 	 "What the terminal is in the guest: the serial port, or a virtio console (hvc0), which is "
 	 "quicker and knows the terminal's size; the kernel must be told (console=hvc0). Default: "
 	 "serial."},
-	{"balloon", OPT_TEXT, offsetof(struct run_opts, balloon), "off|SIZE",
-	 "Ask the guest to get along with SIZE of its memory and leave the rest to the host. There "
-	 "is a memory balloon without this too, by which free memory of the guest goes back to the "
-	 "host; off: there is none."},
+	{"balloon", OPT_TEXT, offsetof(struct run_opts, balloon), "auto|idle|off|SIZE",
+	 "How much of its memory the guest leaves to the host. auto: as much as it does not need, when the "
+	 "host is short of memory; idle guests are asked first. idle: that, and also whenever it does "
+	 "nothing. SIZE: it gets along with so much. Free memory goes back to the host in any case, but "
+	 "with off: there is no balloon. Default: auto."},
 	{"net", OPT_TEXT, offsetof(struct run_opts, net), "KIND[,KEY=VALUE]...",
 	 "A network card, and where its wire leads: user (the host's network, without privileges; "
 	 "restrict: nothing but the forwards of -p), tap[=IF], bridge=BR, switch=NAME (a private "

@@ -113,19 +113,23 @@ static int share(struct run_devices *d, const char *text, struct machine_config 
 	return 0;
 }
 
-/* --balloon off, or the memory that the guest is to keep */
+/* --balloon auto, idle, off, or the memory that the guest is to keep */
 static int balloon(const char *text, struct machine_config *c, struct err *e)
 {
 	uint64_t keep;
 	int r;
 
-	if (!strcmp(text, "off")) {
-		c->no_balloon = true;
+	c->overcommit = OVERCOMMIT_OFF;
+	c->no_balloon = !strcmp(text, "off");
+	if (c->no_balloon)
+		return 0;
+	if (!strcmp(text, "auto") || !strcmp(text, "idle")) {
+		c->overcommit = *text == 'a' ? OVERCOMMIT_PRESSURE : OVERCOMMIT_IDLE;
 		return 0;
 	}
 	r = size_parse(text, &keep, e);
 	if (r < 0)
-		return err_wrap(e, "--balloon (off, or a size)");
+		return err_wrap(e, "--balloon (auto, idle, off, or a size)");
 	if (keep > c->memory_bytes)
 		return err_set(e, EINVAL, "--balloon %s: the guest has less memory than that",
 			       text);
@@ -165,6 +169,7 @@ int run_devices_config(struct run_devices *d, const struct run_opts *o, struct m
 		r = share(d, o->share.value[i], c, e);
 	if (r == 0 && o->gdb)
 		r = gdb(d, o->gdb, c, e);
+	c->overcommit = OVERCOMMIT_PRESSURE;
 	if (r == 0 && o->balloon)
 		r = balloon(o->balloon, c, e);
 	return r;

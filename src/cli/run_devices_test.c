@@ -98,6 +98,11 @@ static void the_balloon_takes_what_the_guest_is_not_to_keep(void **state)
 	assert_int_equal(config(&(struct run_opts){.balloon = "128M"}), 0);
 	assert_int_equal(c.balloon_bytes, MIB(384));
 	assert_int_equal(config(&(struct run_opts){.balloon = "1G"}), -EINVAL);
+	assert_int_equal(c.overcommit, OVERCOMMIT_OFF);
+	assert_int_equal(config(&(struct run_opts){.balloon = "idle"}), 0);
+	assert_int_equal(c.overcommit, OVERCOMMIT_IDLE);
+	assert_int_equal(config(&(struct run_opts){0}), 0);
+	assert_int_equal(c.overcommit, OVERCOMMIT_PRESSURE);
 	assert_true(config(&(struct run_opts){.balloon = "much"}) < 0);
 }
 

@@ -93,6 +93,36 @@ static void news(struct machine_watcher *w, enum machine_news what)
 	}
 }
 
+/* Warned of in the log, too, before it hurts. */
+static void memory_news(struct machine_watcher *w, const struct machine_memory_news *n)
+{
+	struct control *c = container_of(w, struct control, watcher);
+
+	switch (n->what) {
+	case MACHINE_BALLOON:
+		events_add(&c->events, c->dir.name, "balloon",
+			   json_pack("{s:s, s:I}", "why", n->why, "bytes", (json_int_t)n->bytes));
+		break;
+	case MACHINE_HOST_LEVEL:
+		if (n->worse)
+			log_warn("%s: the host is short of memory: %llu of %llu MiB are left",
+				 c->dir.name, (unsigned long long)(n->bytes >> 20),
+				 (unsigned long long)(n->of_bytes >> 20));
+		events_add(&c->events, c->dir.name, "host-memory",
+			   json_pack("{s:s, s:I}", "why", n->why, "bytes", (json_int_t)n->bytes));
+		break;
+	case MACHINE_FAULT_STORM:
+		log_warn("%s: its memory is swapped in all the time: %llu pages a second",
+			 c->dir.name, (unsigned long long)n->count);
+		events_add(&c->events, c->dir.name, "fault-storm",
+			   json_pack("{s:s, s:I}", "why", n->why, "bytes",
+				     (json_int_t)n->count * 4096));
+		break;
+	}
+	if (c->server)
+		api_server_wake(c->server);
+}
+
 static void console_output(struct byte_sink *s, const uint8_t *bytes, uint32_t len)
 {
 	struct control *c = container_of(s, struct control, sink);
@@ -174,6 +204,7 @@ int control_new(struct control **out, const struct control_opts *o, struct err *
 	c->started = time(NULL);
 	c->sink.put = console_output;
 	c->watcher.news = news;
+	c->watcher.memory = memory_news;
 	c->call.run = run_call;
 	c->dir.lock = -1;
 	snprintf(c->restart, sizeof c->restart, "%s", o->restart ? o->restart : "no");

@@ -84,12 +84,13 @@ json_t *control_figures_json(const struct control_figures *f)
 						      INT(m->net[i].rx_bytes), "tx_frames",
 						      INT(m->net[i].tx_frames), "tx_bytes",
 						      INT(m->net[i].tx_bytes)));
-	j = json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "guest_ns",
+	j = json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o}", "guest_ns",
 		      INT(m->guest_ns), "process_ns", INT(f->process_ns), "vcpu_ns",
 		      INT(m->vcpu_ns), "cpus", (int)m->cpus, "memory_bytes", INT(m->memory_bytes),
 		      "memory_used_bytes", INT(m->memory_used_bytes), "resident_bytes",
 		      INT(f->resident_bytes), "disks", disks, "nets", nets, "throttled_ns",
-		      INT(m->throttled_ns), "limits", limits_json(f));
+		      INT(m->throttled_ns), "major_faults", INT(m->major_faults), "limits",
+		      limits_json(f));
 	if (j && m->has_balloon)
 		json_object_set_new(j, "balloon",
 				    json_pack("{s:I, s:I, s:I, s:I}", "bytes",

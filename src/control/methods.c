@@ -340,6 +340,7 @@ static const char stats_schema[] =
 	",\"resident_bytes\":" INTEGER ",\"balloon\":{\"type\":\"object\",\"properties\":{"
 	"\"bytes\":" INTEGER ",\"target_bytes\":" INTEGER ",\"guest_free_bytes\":" INTEGER
 	",\"guest_available_bytes\":" INTEGER "}},\"throttled_ns\":" INTEGER
+	",\"major_faults\":" INTEGER
 	",\"limits\":{\"type\":\"object\",\"properties\":{\"cpu_cap\":" STRING
 	",\"vcpu_cap\":" STRING
 	",\"cap_by\":{\"enum\":[\"cgroup\",\"holon\"]},\"cpu_weight\":" INTEGER
@@ -356,7 +357,8 @@ static const char event_schema[] =
 	"{\"type\":\"object\",\"required\":[\"number\",\"time\",\"vm\",\"event\"],\"properties\":{"
 	"\"number\":" INTEGER ",\"time\":{\"type\":\"number\"},\"vm\":" STRING ",\"event\":{"
 	"\"enum\":[\"started\",\"paused\",\"resumed\",\"reset\",\"stopping\",\"renamed\","
-	"\"ended\"]}}}";
+	"\"ended\",\"balloon\",\"host-memory\",\"fault-storm\"]},\"why\":" STRING
+	",\"bytes\":" INTEGER "}}";
 
 const struct api_method control_methods[] = {
 	[METHOD_INFO] = {.name = "inspect",

@@ -147,6 +147,9 @@ struct engine {
 	uint64_t (*tsc)(struct vcpu *v);
 	/* From freeze(true) to freeze(false) the guest's TSC stands still. */
 	void (*freeze)(struct vcpu *v, bool frozen);
+	/* Forgets what it can make again and keeps memory for: the guest is idle. All vCPUs of the VM
+	 * are outside run. May be NULL. */
+	void (*trim)(struct vcpu *v);
 	/* One line for people on what the engine did so far; with no vCPU in run. May be NULL. */
 	void (*stats)(struct engine_vm *vm, char *to, uint32_t len);
 };

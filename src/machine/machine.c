@@ -121,6 +121,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_make_firmware(m, c, e)) < 0 ||
 	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
 		return r;
+	machine_overcommit_start(m, c->overcommit);
 	r = machine_load_guest(m, e);
 	return r < 0 ? r : machine_gdb_new(m, c, e);
 }
@@ -149,6 +150,7 @@ void machine_free(struct machine *m)
 	if (!m)
 		return;
 	machine_stop_io(m);
+	machine_overcommit_stop(m);
 	machine_gdb_free(m);
 	machine_free_engine(m);
 	machine_free_virtio(m);

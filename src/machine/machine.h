@@ -12,6 +12,7 @@
 #include "cpu/cpuid_model.h"
 #include "cpu/x86_state.h"
 #include "net/net.h"
+#include "resource/overcommit.h"
 #include "resource/resource.h"
 
 /* Where a kernel comes from that is looked for anew at each start of the guest, so that one
@@ -82,8 +83,21 @@ struct machine_firmware {
 
 /* Told on the loop thread what happens to the machine as a whole, but its end. */
 enum machine_news { MACHINE_PAUSED, MACHINE_RESUMED, MACHINE_WAS_RESET };
+enum machine_memory_what {
+	MACHINE_BALLOON, /* bytes of of_bytes are asked for from now on; worse: more than before */
+	MACHINE_HOST_LEVEL,  /* the host has bytes of of_bytes left; why: its level */
+	MACHINE_FAULT_STORM, /* count pages of ours a second come back from disks */
+};
+struct machine_memory_news {
+	enum machine_memory_what what;
+	const char *why;
+	bool worse;
+	uint64_t bytes, of_bytes, count;
+};
 struct machine_watcher {
 	void (*news)(struct machine_watcher *w, enum machine_news what);
+	void (*memory)(struct machine_watcher *w,
+		       const struct machine_memory_news *n); /* or NULL */
 };
 
 struct machine_config {
@@ -111,6 +125,7 @@ struct machine_config {
 	struct machine_port_config port[MACHINE_PORTS_MAX];
 	unsigned ports;
 	bool no_balloon;
+	enum overcommit_mode overcommit;
 	uint64_t balloon_bytes;        /* what the guest is asked to leave to the host */
 	const char *vsock;             /* path of the socket by which the host connects; or NULL */
 	uint64_t vsock_cid;            /* 0: the default */
@@ -205,6 +220,7 @@ struct machine_stats {
 	struct machine_net_stats net[MACHINE_NETS_MAX];
 	unsigned nets;
 	struct resource_limits limits;
+	uint64_t major_faults; /* of the process */
 	uint64_t throttled_ns; /* that its vCPUs waited for the caps that Holon itself holds */
 };
 void machine_get_stats(struct machine *m, struct machine_stats *to); /* loop thread */

@@ -18,6 +18,7 @@
  *   machine_gdb.c      the machine as a debugger has it
  *   gdb_socket.c       where that connects
  *   irq_router.c       interrupt wires between the two
+ *   machine_overcommit.c  how much memory the guest is to do without
  *   vcpu_thread.c      a vCPU's thread
  *   bandwidth.c        the arithmetic of a cap
  *
@@ -147,6 +148,11 @@ struct machine {
 	struct resource *resource; /* NULL: there are no limits, nor will be */
 	struct bandwidth bandwidth;
 	struct timer bandwidth_timer;
+	struct overcommit overcommit;
+	struct host_memory host_memory;
+	struct timer overcommit_timer;
+	uint64_t major_faults;
+	bool fault_storm, trimmed;
 
 	struct machine_gdb *gdb; /* NULL: no debugger can connect */
 
@@ -261,6 +267,10 @@ WARN_UNUSED int machine_limits_start(struct machine *m, struct err *e); /* vCPU 
 void machine_limits_stop(struct machine *m);                            /* before they are joined */
 void machine_limits_free(struct machine *m);
 uint64_t machine_vcpu_ns(struct machine *m, unsigned vcpu); /* its thread's processor time */
+
+/* machine_overcommit.c */
+void machine_overcommit_start(struct machine *m, enum overcommit_mode mode);
+void machine_overcommit_stop(struct machine *m); /* accepts one that was not started */
 
 /* machine_net.c: the wires are freed after their I/O threads ended, and before the cards */
 WARN_UNUSED int machine_make_nets(struct machine *m, const struct machine_config *c, struct err *e);

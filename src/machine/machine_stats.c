@@ -2,6 +2,7 @@
 #include "machine/machine_priv.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -31,8 +32,12 @@ static uint64_t vcpu_ns(struct machine *m)
 
 static void limit_stats(struct machine *m, struct machine_stats *to)
 {
+	struct rusage u;
+
 	if (m->resource)
 		to->limits = *resource_limits(m->resource);
+	getrusage(RUSAGE_SELF, &u);
+	to->major_faults = (uint64_t)u.ru_majflt;
 	to->throttled_ns = m->bandwidth.waited_ns;
 	for (unsigned i = 0; i < m->cpus; i++)
 		to->throttled_ns += m->cpu[i].bandwidth.waited_ns;
@@ -92,6 +97,7 @@ int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e)
 	if (keep_bytes > size)
 		return err_set(e, EINVAL, "the guest has %llu MiB of memory, not more",
 			       (unsigned long long)(size >> 20));
+	m->overcommit.mode = OVERCOMMIT_OFF; /* who says a size means it */
 	virtio_balloon_set_target(virtio_pci_virtio(m->virtio[SLOT_BALLOON]), size - keep_bytes);
 	return 0;
 }

@@ -15,11 +15,6 @@
 
 static const char *const names[][2] = {{"cpu", NULL}, {"memory", NULL}, {"blkio", "io"}};
 
-const char *cgroup_controller(unsigned bit)
-{
-	return names[__builtin_ctz(bit)][0];
-}
-
 /* Whether word is one of text's, which are separated by sep. */
 static bool has_word(const char *text, char sep, const char *word)
 {
@@ -78,7 +73,7 @@ static bool mounted_at(char *line, const char *controller, const char *path,
 	return snprintf(to, CGROUP_PATH_MAX, "%s%s", point, path + len) < (int)CGROUP_PATH_MAX;
 }
 
-static bool own_dir(const char *proc, const char *controller, char to[CGROUP_PATH_MAX],
+bool cgroup_own_dir(const char *proc, const char *controller, char to[CGROUP_PATH_MAX],
 		    size_t *mount)
 {
 	char path[CGROUP_PATH_MAX], own[CGROUP_PATH_MAX], line[4096];
@@ -117,7 +112,7 @@ static unsigned find_v2(struct cgroup_place *to, unsigned want, const char *proc
 	unsigned best = 0;
 	size_t mount;
 
-	if (!own_dir(proc, "", dir, &mount))
+	if (!cgroup_own_dir(proc, "", dir, &mount))
 		return 0;
 	strcpy(to->parent, dir);
 	best = listed(dir, "cgroup.controllers") & want;
@@ -150,7 +145,7 @@ unsigned cgroup_find(struct cgroup_place place[CGROUP_DIRS], unsigned want, cons
 		size_t mount;
 
 		*p = (struct cgroup_place){.has = 1u << i};
-		if (!(want & 1u << i) || !own_dir(proc, names[i][0], p->parent, &mount))
+		if (!(want & 1u << i) || !cgroup_own_dir(proc, names[i][0], p->parent, &mount))
 			continue;
 		want &= ~(1u << i);
 		n++;

@@ -12,5 +12,7 @@ struct cgroup_place {
 
 /* Returns how many places[0..CGROUP_DIRS) there are; no controller is in two of them. */
 unsigned cgroup_find(struct cgroup_place place[CGROUP_DIRS], unsigned want, const char *proc);
-/* "memory" and its like, of one bit. */
-const char *cgroup_controller(unsigned bit);
+/* The directory of our own group in the hierarchy of version 1 that has the controller, or for "" in
+ * that of version 2; mount: the length of the path of that hierarchy's top. */
+bool cgroup_own_dir(const char *proc, const char *controller, char to[CGROUP_PATH_MAX],
+		    size_t *mount);

@@ -402,6 +402,12 @@ static void flush_code(struct jit_cpu *c)
 	jit_still(c, WORLD_OUT);
 }
 
+/* What is hot is translated again in no time. */
+static void trim(struct vcpu *v)
+{
+	flush_code(to_jit(v));
+}
+
 static int load(struct vcpu *v, const struct x86_state *s, struct err *e)
 {
 	struct jit_cpu *c = to_jit(v);
@@ -526,5 +532,6 @@ const struct engine engine_jit = {
 	.set_debug = set_debug,
 	.tsc = guest_tsc,
 	.freeze = freeze,
+	.trim = trim,
 	.stats = stats,
 };

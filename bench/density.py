@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 
 import common
@@ -196,6 +198,7 @@ def main():
     p.add_argument("--limit", type=int, default=1800, metavar="S", help="longest time to a login (default: 1800)")
     p.add_argument("--holon-option", action="append", default=[], metavar="WORD", help="further words for 'holon run'")
     options = common.parse(p)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that VMs end and KSM is put back
     disk = image_disk(options)
     results = {}
     with common.scratch() as directory:

@@ -47,9 +47,17 @@ struct block_limits { /* token buckets; 0: no limit; bursts in bytes and request
 	uint64_t bps, iops, bps_burst, iops_burst;
 };
 
+/* Files that somebody else has opened, by the names by which they would be. */
+struct block_given {
+	unsigned n;
+	const char *const *name;
+	const int *fd; /* stay the caller's */
+};
+
 struct block_opts {
 	const char *file;   /* path, file:PATH, or URI: nbd:// nbds:// nbd+unix:// nbds+unix:// */
 	const char *format; /* "raw", "qcow2"; NULL: by what the file begins with */
+	const struct block_given *given; /* instead of opening them; NULL: there are none */
 	bool read_only;
 	bool no_lock;      /* open beside a writer (info of a running VM's disk) */
 			   /* metadata may be inconsistent then, errors are to be expected */

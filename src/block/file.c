@@ -282,6 +282,29 @@ static int open_fd(struct file *f, const char *path, const struct block_opts *o,
 	return 0;
 }
 
+/* -1: it is not among those given. Its locks are those of whoever else has the same open file. */
+static int given_fd(const char *path, const struct block_opts *o)
+{
+	for (unsigned i = 0; o->given && i < o->given->n; i++)
+		if (o->given->fd[i] >= 0 && !strcmp(block_path(o->given->name[i]), path))
+			return fcntl(o->given->fd[i], F_DUPFD_CLOEXEC, 0);
+	return -1;
+}
+
+static int use_given(struct file *f, const char *path, const struct block_opts *o, struct err *e)
+{
+	int flags = fcntl(f->fd, F_GETFL);
+
+	if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY ||
+	    (!o->read_only && (flags & O_ACCMODE) != O_RDWR))
+		return err_set(e, EBADF, "'%s' was opened for other things", path);
+	flags &= ~(O_NONBLOCK | O_APPEND | O_DIRECT);
+	f->direct = o->cache == BLOCK_CACHE_NONE && fcntl(f->fd, F_SETFL, flags | O_DIRECT) == 0;
+	if (!f->direct && fcntl(f->fd, F_SETFL, flags) < 0)
+		return err_sys(e, errno, "'%s'", path);
+	return 0;
+}
+
 static int look(struct file *f, const char *path, struct err *e)
 {
 	struct stat s;
@@ -316,8 +339,10 @@ static void choose_direct(struct file *f, bool wanted)
 static int open_file(struct file *f, const char *path, const struct block_opts *o, int flags,
 		     struct err *e)
 {
-	int r = open_fd(f, path, o, flags, e);
+	int r;
 
+	f->fd = given_fd(path, o);
+	r = f->fd >= 0 ? use_given(f, path, o, e) : open_fd(f, path, o, flags, e);
 	if (r == 0)
 		r = look(f, path, e);
 	if (r == 0 && !o->no_lock)

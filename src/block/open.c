@@ -135,6 +135,7 @@ static int open_backing(struct block *b, struct open_args *above, struct err *e)
 			       .format = b->backing_format,
 			       .read_only = true,
 			       .no_lock = b->opts.no_lock,
+			       .given = above->opts->given,
 			       .cache = b->opts.cache};
 	struct open_args a = {&b->backing, b->ctx, &o, b, above->depth + 1, e};
 
@@ -213,6 +214,7 @@ static int open_layer(struct open_args *a)
 	throttle_set(&b->throttle, &b->opts.limits);
 	r = open_parts(b, a, a->e);
 	b->overlay = NULL;
+	b->opts.given = NULL;
 	if (r < 0)
 		abandon(b);
 	else

@@ -219,6 +219,44 @@ static void test_protocols_are_not_reached_by_a_backing_files_name(void **unused
 	remove_dir(&d);
 }
 
+/* --- files that somebody else has opened --- */
+
+/* As in a process that can open none of them: nothing of these names is there. */
+static void given_files_are_used_instead_of_opening_them(void **unused)
+{
+	struct dir d = make_dir();
+	struct block_ctx *c = new_ctx(BLOCK_ENGINE_AUTO);
+	const char *name[] = {strdup(in_dir(&d, "disk")), strdup(in_dir(&d, "base"))};
+	int fd[2];
+	const struct block_given given = {2, name, fd};
+	struct block_opts o = {.file = name[0], .given = &given};
+	struct block *b;
+	struct err e;
+
+	make_overlay(c, name[1], NULL);
+	make_overlay(c, name[0], "base");
+	for (unsigned i = 0; i < 2; i++) {
+		fd[i] = open(name[i], i ? O_RDONLY : O_RDWR);
+		assert_true(fd[i] >= 0);
+		unlink(name[i]);
+	}
+	b = open_ok(c, o);
+	assert_string_equal(block_file(block_backing(b)), name[1]);
+	assert_int_equal(block_write(b, 0, "holon", 5), 0);
+	close_ok(b);
+	assert_int_equal(open_result(c, o, &e), 0); /* and again: they stay ours */
+	close(fd[0]);
+	fd[0] = open("/dev/null", O_RDONLY);
+	assert_int_equal(open_result(c, o, &e), -EBADF);
+	assert_non_null(strstr(e.text, "opened for other things"));
+	for (unsigned i = 0; i < 2; i++) {
+		close(fd[i]);
+		free((char *)name[i]);
+	}
+	block_ctx_free(c);
+	remove_dir(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +265,7 @@ int main(void)
 		cmocka_unit_test(qemu_refuses_what_we_have_and_we_what_it_has),
 		cmocka_unit_test(a_chain_that_loops_or_has_no_end_is_refused),
 		cmocka_unit_test(a_deep_chain_is_read_to_its_end),
+		cmocka_unit_test(given_files_are_used_instead_of_opening_them),
 		cmocka_unit_test(test_protocols_are_not_reached_by_a_backing_files_name),
 	};
 

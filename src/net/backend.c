@@ -52,7 +52,7 @@ int net_backend_new(struct net_port **out, struct net_port *card, const struct n
 				   struct err *) = {
 		[NET_USER] = user_new,
 		[NET_TAP] = tap_new,
-		[NET_BRIDGE] = bridge_new,
+		[NET_BRIDGE] = tap_new,
 		[NET_SWITCH] = switch_new,
 	};
 	struct net_port *wire;

@@ -16,9 +16,6 @@ WARN_UNUSED int user_new(struct net_port **out, const struct net_opts *o, struct
 			 struct err *e);
 WARN_UNUSED int tap_new(struct net_port **out, const struct net_opts *o, struct loop *l,
 			struct err *e);
-/* tap_new of an interface of our own, enslaved to o->name; both end together. */
-WARN_UNUSED int bridge_new(struct net_port **out, const struct net_opts *o, struct loop *l,
-			   struct err *e);
 WARN_UNUSED int switch_new(struct net_port **out, const struct net_opts *o, struct loop *l,
 			   struct err *e);
 

@@ -95,6 +95,8 @@ WARN_UNUSED int net_forward_parse(const char *text, struct net_forward *out, str
 struct net_opts {
 	enum net_kind kind;
 	const char *name; /* tap interface (NULL: any), bridge, or switch */
+	bool has_tap_fd;  /* NET_TAP: tap_fd is one already (net_tap_fd); it stays the caller's */
+	int tap_fd;
 	const struct net_forward *forward;
 	unsigned forwards;
 	bool restricted;      /* NET_USER: no way out of the guest but the forwards */
@@ -115,6 +117,9 @@ struct net_opts {
 WARN_UNUSED int net_backend_new(struct net_port **out, struct net_port *card,
 				const struct net_opts *o, struct loop *l, struct err *e);
 void net_backend_free(struct net_port *p); /* accepts NULL */
+
+/* For a tap or a bridge: the tap's descriptor, set up for a backend of any process; or -errno. */
+WARN_UNUSED int net_tap_fd(const struct net_opts *o, struct err *e);
 
 /* A MAC address for card number n of the VM of that name: locally administered, the same each
  * time on this host for this user. */

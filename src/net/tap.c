@@ -1,11 +1,12 @@
 /* tap: a tap interface of the kernel's, with virtio-net's headers (IFF_VNET_HDR), so that the
  * kernel does and takes checksums and segmentation. An interface that exists is used as it
- * is; one that does not is made, and goes away with the VM.
+ * is; one that does not is made, and goes away with the VM. A bridge of the host's is a tap of our own
+ * in it.
  *
  * All queues of a card share one queue of the interface, as they share one I/O thread.
  *
  * The card's link is up while the interface is (ip link set IF up|down). */
-#include "net/tap.h"
+#include "net/backend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "net/offload.h"
 #include "net/rtnl.h"
 
 #define FRAMES_A_TURN 64u
@@ -215,7 +217,6 @@ static int no_tap(const struct tap *t, int code, struct err *e)
 static int attach(struct tap *t, struct err *e)
 {
 	struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-	int hdr = sizeof(struct net_hdr);
 
 	memcpy(r.ifr_name, t->name, IFNAMSIZ);
 	t->fd.fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
@@ -229,6 +230,20 @@ static int attach(struct tap *t, struct err *e)
 		if (ioctl(t->fd.fd, TUNSETIFF, &r) < 0)
 			return no_tap(t, errno, e);
 	}
+	return 0;
+}
+
+/* Of one that is attached to its interface, by us or somebody else. */
+static int look(struct tap *t, struct err *e)
+{
+	struct ifreq r = {0};
+	int hdr = sizeof(struct net_hdr);
+
+	if (ioctl(t->fd.fd, TUNGETIFF, &r) < 0)
+		return err_set(e, EINVAL, "the descriptor is no tap's");
+	if ((r.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) !=
+	    (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+		return err_set(e, EINVAL, "the tap is not IFF_TAP, IFF_NO_PI and IFF_VNET_HDR");
 	memcpy(t->name, r.ifr_name, IFNAMSIZ);
 	if (ioctl(t->fd.fd, TUNSETVNETHDRSZ, &hdr) < 0)
 		return no_tap(t, errno, e);
@@ -246,6 +261,7 @@ static int watch_link(struct tap *t, struct err *e)
 	return loop_add(t->loop, &t->watch, EPOLLIN, e);
 }
 
+/* The interface: attached, and up if it is ours alone. */
 static int set_up(struct tap *t, const char *name, int bridge, struct err *e)
 {
 	bool ours = !name || bridge || !if_nametoindex(name);
@@ -257,21 +273,62 @@ static int set_up(struct tap *t, const char *name, int bridge, struct err *e)
 		memcpy(t->name, name, strlen(name));
 	r = attach(t, e);
 	if (r == 0)
-		r = loop_add(t->loop, &t->fd, 0, e);
-	if (r == 0)
-		r = watch_link(t, e);
+		r = look(t, e);
 	if (r == 0 && ours)
 		r = rtnl_enslave(t->index, bridge, e);
 	return r;
 }
 
-int tap_open(struct net_port **out, const char *name, int bridge, struct loop *l, struct err *e)
+static int bridge_index(const struct net_opts *o, int *bridge, struct err *e)
 {
-	struct tap *t = calloc(1, sizeof *t);
-	int r;
+	*bridge = 0;
+	if (o->kind != NET_BRIDGE)
+		return 0;
+	*bridge = o->name ? (int)if_nametoindex(o->name) : 0;
+	return *bridge ? 0
+		       : err_set(e, ENODEV, "bridge '%s': there is no such interface",
+				 o->name ? o->name : "");
+}
 
-	if (!t)
-		return err_sys(e, ENOMEM, "tap");
+int net_tap_fd(const struct net_opts *o, struct err *e)
+{
+	struct tap t = {.fd.fd = -1};
+	int bridge, r = bridge_index(o, &bridge, e);
+
+	if (r == 0)
+		r = set_up(&t, bridge ? "holon%d" : o->name, bridge, e);
+	if (r == 0)
+		return t.fd.fd;
+	if (t.fd.fd >= 0)
+		close(t.fd.fd);
+	return o->kind == NET_BRIDGE ? err_wrap(e, "bridge '%s'", o->name ? o->name : "") : r;
+}
+
+static int use(struct tap *t, int fd, struct err *e)
+{
+	int flags, r;
+
+	t->fd.fd = fd;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return err_sys(e, errno, "tap");
+	r = look(t, e);
+	if (r == 0 && (r = loop_add(t->loop, &t->fd, 0, e)) < 0)
+		return r;
+	return r < 0 ? r : watch_link(t, e);
+}
+
+int tap_new(struct net_port **out, const struct net_opts *o, struct loop *l, struct err *e)
+{
+	int fd = o->has_tap_fd ? fcntl(o->tap_fd, F_DUPFD_CLOEXEC, 0) : net_tap_fd(o, e), r;
+	struct tap *t = fd < 0 ? NULL : calloc(1, sizeof *t);
+
+	if (fd < 0)
+		return o->has_tap_fd ? err_sys(e, errno, "tap") : fd;
+	if (!t) {
+		close(fd);
+		return err_set(e, ENOMEM, "tap");
+	}
 	t->port.ops = &tap_ops;
 	t->port.caps = NET_CAP_CSUM | NET_CAP_TSO4 | NET_CAP_TSO6 | NET_CAP_ECN;
 	t->loop = l;
@@ -279,15 +336,10 @@ int tap_open(struct net_port **out, const char *name, int bridge, struct loop *l
 	t->rx_stopped = true; /* until the guest's driver is there */
 	t->fd = (struct loop_fd){-1, on_ready};
 	t->watch = (struct loop_fd){-1, on_link};
-	r = set_up(t, name, bridge, e);
+	r = use(t, fd, e);
 	if (r < 0)
 		tap_free(&t->port);
 	else
 		*out = &t->port;
 	return r;
-}
-
-int tap_new(struct net_port **out, const struct net_opts *o, struct loop *l, struct err *e)
-{
-	return tap_open(out, o->name, 0, l, e);
 }

@@ -27,6 +27,7 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 				Name (RBUF, ResourceTemplate ()
 				{
 					IO (Decode16, 0x0600, 0x0600, 1, 0x0C)
+					IO (Decode16, 0x0680, 0x0680, 1, 0x0C)
 					QWordMemory (ResourceConsumer, PosDecode, MinFixed, MaxFixed,
 						NonCacheable, ReadWrite, 0, 0, 0, 0, 0, , , ECAM)
 				})
@@ -57,6 +58,31 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 			}
 		}
 
+		// What is plugged in and out: chipset/plug.h has the registers
+		OperationRegion (PLGR, SystemIO, 0x0680, 0x0C)
+		Field (PLGR, DWordAcc, NoLock, WriteAsZeros)
+		{
+			PLUP, 32,	// slots with something new
+			PLDN, 32,	// slots to be let go of
+			PLOF, 32	// slots that are let go of
+		}
+
+		Method (PLEJ, 1, Serialized)
+		{
+			PLOF = (1 << Arg0)
+		}
+
+		// Tells the drivers: 1, look at the slot; 3, let go of the device
+		Method (PLSN, 0, Serialized)
+		{
+			Local0 = PLUP
+			PLUP = Local0
+			\_SB.PCI0.SNFY (Local0, 1)
+			Local0 = PLDN
+			PLDN = Local0
+			\_SB.PCI0.SNFY (Local0, 3)
+		}
+
 		// Events without a fixed register: IRQ_GED says that the identifier changed
 		Device (GED)
 		{
@@ -65,12 +91,17 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 			Name (_CRS, ResourceTemplate ()
 			{
 				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 20 }
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 21 }
 			})
 			Method (_EVT, 1, Serialized)
 			{
 				If (Arg0 == 20)
 				{
 					Notify (\_SB.VGEN, 0x80)
+				}
+				If (Arg0 == 21)
+				{
+					PLSN ()
 				}
 			}
 		}
@@ -129,6 +160,51 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 					Local1++
 				}
 				Return (Local0)
+			}
+
+			// Slots whose device can come and go; not those of the first network cards, after
+			// whose slots guests would name them
+			Device (S0C) { Name (_ADR, 0x0C0000) Name (_SUN, 12) Method (_EJ0, 1) { \_SB.PLEJ (12) } }
+			Device (S0D) { Name (_ADR, 0x0D0000) Name (_SUN, 13) Method (_EJ0, 1) { \_SB.PLEJ (13) } }
+			Device (S0E) { Name (_ADR, 0x0E0000) Name (_SUN, 14) Method (_EJ0, 1) { \_SB.PLEJ (14) } }
+			Device (S0F) { Name (_ADR, 0x0F0000) Name (_SUN, 15) Method (_EJ0, 1) { \_SB.PLEJ (15) } }
+			Device (S10) { Name (_ADR, 0x100000) Name (_SUN, 16) Method (_EJ0, 1) { \_SB.PLEJ (16) } }
+			Device (S11) { Name (_ADR, 0x110000) Name (_SUN, 17) Method (_EJ0, 1) { \_SB.PLEJ (17) } }
+			Device (S12) { Name (_ADR, 0x120000) Name (_SUN, 18) Method (_EJ0, 1) { \_SB.PLEJ (18) } }
+			Device (S13) { Name (_ADR, 0x130000) Name (_SUN, 19) Method (_EJ0, 1) { \_SB.PLEJ (19) } }
+			Device (S14) { Name (_ADR, 0x140000) Name (_SUN, 20) Method (_EJ0, 1) { \_SB.PLEJ (20) } }
+			Device (S15) { Name (_ADR, 0x150000) Name (_SUN, 21) Method (_EJ0, 1) { \_SB.PLEJ (21) } }
+			Device (S16) { Name (_ADR, 0x160000) Name (_SUN, 22) Method (_EJ0, 1) { \_SB.PLEJ (22) } }
+			Device (S17) { Name (_ADR, 0x170000) Name (_SUN, 23) Method (_EJ0, 1) { \_SB.PLEJ (23) } }
+			Device (S18) { Name (_ADR, 0x180000) Name (_SUN, 24) Method (_EJ0, 1) { \_SB.PLEJ (24) } }
+			Device (S19) { Name (_ADR, 0x190000) Name (_SUN, 25) Method (_EJ0, 1) { \_SB.PLEJ (25) } }
+			Device (S1A) { Name (_ADR, 0x1A0000) Name (_SUN, 26) Method (_EJ0, 1) { \_SB.PLEJ (26) } }
+			Device (S1B) { Name (_ADR, 0x1B0000) Name (_SUN, 27) Method (_EJ0, 1) { \_SB.PLEJ (27) } }
+			Device (S1C) { Name (_ADR, 0x1C0000) Name (_SUN, 28) Method (_EJ0, 1) { \_SB.PLEJ (28) } }
+			Device (S1D) { Name (_ADR, 0x1D0000) Name (_SUN, 29) Method (_EJ0, 1) { \_SB.PLEJ (29) } }
+			Device (S1E) { Name (_ADR, 0x1E0000) Name (_SUN, 30) Method (_EJ0, 1) { \_SB.PLEJ (30) } }
+
+			Method (SNFY, 2, Serialized)
+			{
+				If (Arg0 & 0x00001000) { Notify (S0C, Arg1) }
+				If (Arg0 & 0x00002000) { Notify (S0D, Arg1) }
+				If (Arg0 & 0x00004000) { Notify (S0E, Arg1) }
+				If (Arg0 & 0x00008000) { Notify (S0F, Arg1) }
+				If (Arg0 & 0x00010000) { Notify (S10, Arg1) }
+				If (Arg0 & 0x00020000) { Notify (S11, Arg1) }
+				If (Arg0 & 0x00040000) { Notify (S12, Arg1) }
+				If (Arg0 & 0x00080000) { Notify (S13, Arg1) }
+				If (Arg0 & 0x00100000) { Notify (S14, Arg1) }
+				If (Arg0 & 0x00200000) { Notify (S15, Arg1) }
+				If (Arg0 & 0x00400000) { Notify (S16, Arg1) }
+				If (Arg0 & 0x00800000) { Notify (S17, Arg1) }
+				If (Arg0 & 0x01000000) { Notify (S18, Arg1) }
+				If (Arg0 & 0x02000000) { Notify (S19, Arg1) }
+				If (Arg0 & 0x04000000) { Notify (S1A, Arg1) }
+				If (Arg0 & 0x08000000) { Notify (S1B, Arg1) }
+				If (Arg0 & 0x10000000) { Notify (S1C, Arg1) }
+				If (Arg0 & 0x20000000) { Notify (S1D, Arg1) }
+				If (Arg0 & 0x40000000) { Notify (S1E, Arg1) }
 			}
 
 			// The OS may drive all of PCI Express by itself (PCI Firmware 3.3, 4.5.1)

@@ -14,6 +14,7 @@ extern const struct device_type uart_type;     /* 16550A at COM1 */
 extern const struct device_type i8042_type;    /* keyboard controller: keyboard, reset line, A20 */
 extern const struct device_type vga_type;      /* text on a VGA (vga.h) */
 extern const struct device_type pm_type;       /* ACPI PM1a and PM timer */
+extern const struct device_type plug_type;     /* what comes and goes (plug.h) */
 extern const struct device_type pci_host_type; /* config ports, reset register 0xcf9, ECAM, bus 0 */
 extern const struct device_type fw_cfg_type; /* what the machine has: CPUs, RAM, files (fw_cfg.h) */
 extern const struct device_type debugcon_type;    /* port 0x402: what firmware says */

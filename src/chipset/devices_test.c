@@ -41,6 +41,7 @@ static const struct place {
 	{&test_device_type, BUS_PIO, PORT_TEST_LINES, 24},
 	{&test_device_type, BUS_MMIO, TEST_MEMORY_BASE, 0x100},
 	{&pm_type, BUS_PIO, PORT_PM_EVT, 12},
+	{&plug_type, BUS_PIO, PORT_PLUG, PORT_PLUG_LEN},
 	{&pci_host_type, BUS_PIO, PORT_PCI_CONFIG, 8},
 	{&pci_host_type, BUS_MMIO, ECAM_BASE, 0x100},
 	{&ioapic_type, BUS_MMIO, IOAPIC_BASE, 0x44},

@@ -33,8 +33,13 @@
 #define PORT_PM_CNT     0x604 /* PM1a_CNT_BLK (2 bytes); S5 is SLP_TYP 5 */
 #define PORT_PM_TMR     0x608 /* 4 bytes */
 
+/* chipset/plug.h: behind the 128 bytes at PORT_PM_EVT in which firmware looks for what an ICH9 has */
+#define PORT_PLUG     0x680
+#define PORT_PLUG_LEN 0x0c
+
 #define IRQ_PIT  0
 #define IRQ_COM1 4
 #define IRQ_RTC  8
 #define IRQ_SCI  9  /* level, active high */
 #define IRQ_GED  20 /* events of dsdt.asl's Generic Event Device: edge, active high */
+#define IRQ_PLUG 21 /* likewise: chipset/plug.h has news of slots */

@@ -94,6 +94,15 @@ static uint64_t bar_place(const struct pci_device *p, unsigned n)
 	return at + b->len - 1 >= (b->kind == PCI_BAR_MEM32 ? 0xffffffffu : BIT(52)) ? 0 : at;
 }
 
+static bool map_bar(struct bus *bus, struct pci_bar *b, uint64_t at)
+{
+	if (bus_map(bus, b->kind == PCI_BAR_IO ? BUS_PIO : BUS_MMIO, at, b->len, b->region, NULL) <
+	    0)
+		return false;
+	b->mapped = at;
+	return true;
+}
+
 void pci_map_bars(struct pci_device *p)
 {
 	struct bus *bus = pci_host_bus(p->host);
@@ -107,10 +116,13 @@ void pci_map_bars(struct pci_device *p)
 		if (b->mapped)
 			bus_unmap(bus, b->region);
 		b->mapped = 0;
-		/* On top of something else: the guest's mistake, it decodes nothing. */
-		if (at && bus_map(bus, b->kind == PCI_BAR_IO ? BUS_PIO : BUS_MMIO, at, b->len,
-				  b->region, NULL) == 0)
-			b->mapped = at;
+		if (!at)
+			continue;
+		if (!map_bar(bus, b, at)) {
+			pci_host_clear(p->host);
+			/* On top of something else: the guest's mistake, it decodes nothing. */
+			(void)map_bar(bus, b, at);
+		}
 	}
 }
 
@@ -135,6 +147,15 @@ static void update_intx(struct pci_device *p)
 	if (pin && p->host)
 		pci_host_intx(p->host, p->devfn, pin,
 			      p->intx && !(command(p) & PCI_COMMAND_NO_INTX) && !pci_msix_on(p));
+}
+
+void pci_leave(struct pci_device *p)
+{
+	AUTO_LOCK(&p->irq_lock);
+
+	p->intx = false;
+	update_intx(p);
+	p->host = NULL;
 }
 
 void pci_irq(struct pci_device *p, bool level)

@@ -109,7 +109,13 @@ void pci_add_intx(struct pci_device *p, unsigned pin);
 /* -EBUSY when devfn is taken. pci_host is the device made by pci_host_type. */
 WARN_UNUSED int pci_attach(struct device *pci_host, struct pci_device *p, uint8_t devfn,
 			   struct err *e);
+/* Also while the guest runs, once: it finds nothing there any more, and gets no interrupt of it; an
+ * access that began before may still be in the device (bus/bus.h). */
 void pci_detach(struct pci_device *p);
+/* Likewise, of one that the guest's driver still uses. Where its memory BARs were, zeros are read until
+ * something else is mapped there: drivers that reset their device wait for such a register to become
+ * 0, for ever (Linux's of virtio does), and would from a bus where nobody answers read ones. */
+void pci_pull(struct pci_device *p);
 
 void pci_reset(struct pci_device *p);
 /* Writes or reads the guest-visible state, within the device's own section. */
@@ -136,6 +142,8 @@ uint32_t pci_config_read(struct pci_device *p, unsigned offset, unsigned size);
 void pci_config_write(struct pci_device *p, unsigned offset, uint32_t v, unsigned size);
 
 struct bus *pci_host_bus(struct pci_host *h);
+/* Nothing of what was pulled out is in the way any more. The host's lock is held. */
+void pci_host_clear(struct pci_host *h);
 struct msi_sink *pci_host_msi(struct pci_host *h);
 /* Wires are shared: the line is high while any function pulls it. Takes the wires' own lock. */
 void pci_host_intx(struct pci_host *h, uint8_t devfn, unsigned pin, bool level);

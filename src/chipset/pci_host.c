@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/auto.h"
 #include "chipset/pci.h"
@@ -21,6 +22,7 @@
 #define RESET_AT        1 /* 0xcf9 */
 #define RESET_CPU       0x04
 #define RESET_BITS      0x0a /* SYS_RST, FULL_RST */
+#define GHOSTS          64
 #define PCIEXBAR        0x60
 #define PCIEXBAR_ENABLE 1
 #define PAM0            0x90 /* to PAM6: which of the memory from 0xc0000 to 0xfffff is RAM */
@@ -39,6 +41,8 @@ struct pci_host {
 	struct pci_device *function[256];
 	uint32_t address;
 	uint8_t reset_control;
+	struct bus_region ghost[GHOSTS]; /* of BARs of functions that were pulled out */
+	unsigned ghosts;
 
 	pthread_mutex_t wires; /* guards wire; inside of every function's irq_lock */
 	uint32_t wire[4][8];   /* one bit for each devfn that pulls it */
@@ -156,6 +160,29 @@ static void mark_functions(struct pci_host *h, unsigned first)
 			h->function[first]->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTI;
 }
 
+static uint64_t ghost_read(struct bus_region *r, uint64_t offset, unsigned size)
+{
+	return 0;
+}
+
+void pci_host_clear(struct pci_host *h)
+{
+	while (h->ghosts)
+		bus_unmap(h->bus, &h->ghost[--h->ghosts]);
+}
+
+static void leave_ghost(struct pci_host *h, const struct pci_bar *b)
+{
+	struct bus_region *g;
+
+	if (h->ghosts == GHOSTS)
+		pci_host_clear(h);
+	g = &h->ghost[h->ghosts];
+	*g = (struct bus_region){"pulled out", 1, 8, ghost_read, NULL};
+	if (bus_map(h->bus, BUS_MMIO, b->mapped, b->len, g, NULL) == 0)
+		h->ghosts++;
+}
+
 int pci_attach(struct device *pci_host, struct pci_device *p, uint8_t devfn, struct err *e)
 {
 	struct pci_host *h = to_host(pci_host);
@@ -170,18 +197,32 @@ int pci_attach(struct device *pci_host, struct pci_device *p, uint8_t devfn, str
 	return 0;
 }
 
-void pci_detach(struct pci_device *p)
+static void detach(struct pci_device *p, bool leave_ghosts)
 {
 	struct pci_host *h = p->host;
+	struct pci_bar bar[PCI_BARS];
 
 	if (!h)
 		return;
-	pci_irq(p, false);
 	pthread_mutex_lock(&h->lock);
+	memcpy(bar, p->bar, sizeof bar);
 	pci_unmap_bars(p);
+	for (unsigned i = 0; i < PCI_BARS && leave_ghosts; i++)
+		if (bar[i].mapped && bar[i].kind != PCI_BAR_IO)
+			leave_ghost(h, &bar[i]);
 	h->function[p->devfn] = NULL;
-	p->host = NULL;
+	pci_leave(p);
 	pthread_mutex_unlock(&h->lock);
+}
+
+void pci_detach(struct pci_device *p)
+{
+	detach(p, false);
+}
+
+void pci_pull(struct pci_device *p)
+{
+	detach(p, true);
 }
 
 static void pci_host_reset(struct device *d)
@@ -191,6 +232,7 @@ static void pci_host_reset(struct device *d)
 
 	h->address = 0;
 	h->reset_control = 0;
+	pci_host_clear(h);
 	pci_reset(&h->bridge);
 }
 
@@ -217,6 +259,7 @@ static void pci_host_free(struct device *d)
 	h = to_host(d);
 	bus_unmap(h->bus, &h->ports);
 	bus_unmap(h->bus, &h->ecam);
+	pci_host_clear(h);
 	pci_detach(&h->bridge);
 	pci_done(&h->bridge);
 	pthread_mutex_destroy(&h->lock);

@@ -6,6 +6,7 @@
 
 void pci_map_bars(struct pci_device *p);
 void pci_unmap_bars(struct pci_device *p);
+void pci_leave(struct pci_device *p); /* no interrupt of it any more, and no host */
 
 bool pci_msix_on(const struct pci_device *p);
 void pci_msix_configured(struct pci_device *p); /* config was written */

@@ -159,6 +159,14 @@ static void sync_device(struct loop_call *call)
 		virtio_stop(v->vd);
 }
 
+static void check_paused(struct virtio_pci *v)
+{
+	if (!v->when_paused || v->active)
+		return;
+	loop_post(v->vd->env.loop, v->when_paused);
+	v->when_paused = NULL;
+}
+
 /* I/O thread, no lock held. */
 static void stopped(struct virtio_transport *t)
 {
@@ -167,6 +175,7 @@ static void stopped(struct virtio_transport *t)
 
 	v->active = false;
 	virtio_pci_update(v);
+	check_paused(v);
 	pthread_cond_broadcast(&v->changed);
 }
 
@@ -200,6 +209,24 @@ void virtio_pci_pause(struct virtio_pci *v)
 
 	v->paused = true;
 	virtio_pci_update(v);
+}
+
+void virtio_pci_vanish(struct virtio_pci *v, bool pulled)
+{
+	if (pulled)
+		pci_pull(&v->pci);
+	else
+		pci_detach(&v->pci);
+}
+
+void virtio_pci_pause_then(struct virtio_pci *v, struct loop_call *call)
+{
+	AUTO_LOCK(&v->lock);
+
+	v->paused = true;
+	v->when_paused = call;
+	virtio_pci_update(v);
+	check_paused(v);
 }
 
 void virtio_pci_wait_paused(struct virtio_pci *v)
@@ -301,7 +328,7 @@ static int add_caps(struct virtio_pci *v)
 	return pci_add_msix(&v->pci, 1, v->vd->queues + 1);
 }
 
-static int add_function(struct virtio_pci *v, struct device *host, uint8_t devfn, struct err *e)
+static int make_function(struct virtio_pci *v, struct err *e)
 {
 	const struct pci_ids ids = {
 		.vendor = VENDOR,
@@ -326,9 +353,7 @@ static int add_function(struct virtio_pci *v, struct device *host, uint8_t devfn
 	};
 	pci_add_bar(&v->pci, 0, PCI_BAR_MEM32, BAR_LEN, &v->bar);
 	pci_add_intx(&v->pci, INTX_PIN);
-	if (add_caps(v) < 0)
-		return err_set(e, ENOMEM, "PCI function");
-	return pci_attach(host, &v->pci, devfn, e);
+	return add_caps(v) < 0 ? err_set(e, ENOMEM, "PCI function") : 0;
 }
 
 static int add_kick(struct virtio_pci *v, unsigned n, struct err *e)
@@ -368,16 +393,19 @@ int virtio_pci_new(struct virtio_pci **out, struct virtio_device *vd, struct dev
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_mutex_init(&v->isr_lock, NULL);
 	pthread_cond_init(&v->changed, NULL);
-	r = add_function(v, pci_host, devfn, e);
+	r = make_function(v, e);
 	for (unsigned i = 0; i < vd->queues && r >= 0; i++)
 		r = add_kick(v, i, e);
+	forget(v);
+	vd->transport = &v->transport;
+	/* Last: a guest that runs can reach it from here on. */
+	if (r >= 0)
+		r = pci_attach(pci_host, &v->pci, devfn, e);
 	if (r < 0) {
 		err_wrap(e, "%s", vd->type->name);
 		virtio_pci_type.free(&v->dev);
 		return r;
 	}
-	forget(v);
-	vd->transport = &v->transport;
 	*out = v;
 	return 0;
 }

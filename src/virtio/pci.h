@@ -31,3 +31,8 @@ struct virtio_device *virtio_pci_virtio(struct virtio_pci *v);
 void virtio_pci_pause(struct virtio_pci *v);
 void virtio_pci_wait_paused(struct virtio_pci *v);
 void virtio_pci_resume(struct virtio_pci *v);
+
+/* For one that is plugged out, while the guest runs. First it disappears from the guest's view: any
+ * thread; pulled: its driver may still use it. Then it is paused for good, which nobody waits for: call is posted to its I/O thread. */
+void virtio_pci_vanish(struct virtio_pci *v, bool pulled);
+void virtio_pci_pause_then(struct virtio_pci *v, struct loop_call *call);

@@ -58,6 +58,7 @@ struct virtio_pci {
 	bool active, resetting, paused;
 	bool posted; /* sync is on its way to the I/O thread */
 	struct loop_call sync;
+	struct loop_call *when_paused; /* is posted then, once; or NULL */
 
 	/* Written under lock, read on any thread. */
 	_Atomic uint16_t queue_vector[VIRTIO_QUEUES_MAX], config_vector;

@@ -171,23 +171,11 @@ static void add_function(struct world *w)
 /* A port or address near a device, by a byte; rarely one from anywhere. */
 static uint64_t place(struct world *w, enum bus_space *space)
 {
-	static const uint16_t ports[] = {PORT_PIC1,
-					 PORT_PIC2,
-					 PORT_ELCR,
-					 PORT_PIT,
-					 PORT_SPEAKER,
-					 PORT_I8042,
-					 PORT_RTC,
-					 PORT_COM1,
-					 PORT_DEBUG_EXIT,
-					 PORT_PM_EVT,
-					 PORT_PCI_CONFIG,
-					 PORT_FW_CFG,
-					 PORT_DEBUGCON,
-					 0x92,
-					 0x3b0,
-					 0x3c0,
-					 0x3d0};
+	static const uint16_t ports[] = {PORT_PIC1,       PORT_PIC2,     PORT_ELCR, PORT_PIT,
+					 PORT_SPEAKER,    PORT_I8042,    PORT_RTC,  PORT_COM1,
+					 PORT_DEBUG_EXIT, PORT_PM_EVT,   PORT_PLUG, PORT_PCI_CONFIG,
+					 PORT_FW_CFG,     PORT_DEBUGCON, 0x92,      0x3b0,
+					 0x3c0,           0x3d0};
 	static const uint64_t pages[] = {IOAPIC_BASE, ECAM_BASE, ECAM_BASE + (DEVFN << 12),
 					 PCI_MMIO_BASE};
 	unsigned which = take(w, 1), offset = take(w, 1);

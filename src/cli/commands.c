@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/plug.h"
 #include "cli/vm.h"
 #include "cli/vm_define.h"
 
@@ -58,13 +59,12 @@ static const struct command help_command = {
 };
 
 static const struct command *const commands[] = {
-	&run_command,     &create_command,  &start_command,  &ls_command,
-	&inspect_command, &console_command, &logs_command,   &exec_command,
-	&cp_command,      &stop_command,    &kill_command,   &pause_command,
-	&resume_command,  &reset_command,   &wait_command,   &rm_command,
-	&rename_command,  &set_command,     &events_command, &stats_command,
-	&top_command,     &agent_command,   &disk_command,   &image_command,
-	&doctor_command,  &version_command, &help_command,   NULL};
+	&run_command,     &create_command, &start_command,   &ls_command,     &inspect_command,
+	&console_command, &logs_command,   &exec_command,    &cp_command,     &stop_command,
+	&kill_command,    &pause_command,  &resume_command,  &reset_command,  &wait_command,
+	&rm_command,      &rename_command, &set_command,     &events_command, &stats_command,
+	&attach_command,  &detach_command, &top_command,     &agent_command,  &disk_command,
+	&image_command,   &doctor_command, &version_command, &help_command,   NULL};
 
 const struct command root_command = {
 	.name = "",

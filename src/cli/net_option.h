@@ -2,9 +2,7 @@
 #pragma once
 
 #include "cli/options.h"
-#include "machine/machine.h"
-
-extern const struct option net_parts[]; /* for help */
+#include "control/plug_args.h"
 
 struct net_options {
 	unsigned n;

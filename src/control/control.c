@@ -205,6 +205,7 @@ int control_new(struct control **out, const struct control_opts *o, struct err *
 	c->sink.put = console_output;
 	c->watcher.news = news;
 	c->watcher.memory = memory_news;
+	c->watcher.part = control_part_news;
 	c->call.run = run_call;
 	c->dir.lock = -1;
 	snprintf(c->restart, sizeof c->restart, "%s", o->restart ? o->restart : "no");

@@ -3,6 +3,7 @@
  *   control.c   its life: directory, state file, the way to the loop thread
  *   methods.c   the table of methods, and what they do
  *   set_limits.c  the limits that change while it runs
+ *   plug.c      what comes and goes: disks, network cards
  *   streams.c   answers that come bit by bit: console, events, the wait for the end
  *   figures.c   statistics as JSON and for Prometheus */
 #pragma once
@@ -80,6 +81,15 @@ const char *control_refuses(void *control, const struct api_method *m);
 struct set_args;
 bool control_sets_limits(const struct set_args *a); /* some of them are given */
 WARN_UNUSED int control_set_limits(struct control *c, const struct set_args *a, struct err *e);
+
+/* plug.c: methods, and what there is */
+int control_attach_disk(void *ctx, const void *args, struct api_fds *fds, struct api_reply *reply,
+			struct err *e);
+int control_attach_net(void *ctx, const void *args, struct api_fds *fds, struct api_reply *reply,
+		       struct err *e);
+int control_detach_part(void *ctx, const void *args, struct api_reply *reply, struct err *e);
+void control_add_parts(struct control *c, json_t *info); /* server's thread */
+void control_part_news(struct machine_watcher *w, const char *id, bool there);
 
 /* streams.c */
 struct api_stream *control_console_stream(struct control *c, uint64_t from, bool follow);

@@ -32,7 +32,11 @@ const char *control_refuses(void *control, const struct api_method *m)
 
 static int get_info(void *ctx, const void *args, struct api_reply *reply, struct err *e)
 {
-	reply->json = control_info(ctx);
+	struct control *c = ctx;
+
+	reply->json = control_info(c);
+	if (reply->json && !control_refuses(c, &control_methods[METHOD_STATS]))
+		control_add_parts(c, reply->json);
 	return reply->json ? 0 : err_set(e, ENOMEM, "out of memory");
 }
 
@@ -283,6 +287,14 @@ static const struct option rename_options[] = {
 	{0}};
 static const struct rename_args rename_defaults = {0};
 
+static const struct option detach_options[] = {
+	{"id", OPT_TEXT, offsetof(struct detach_args, id), "ID",
+	 "As 'inspect' names it: vdb, net4.", .required = true},
+	{"force", OPT_FLAG, offsetof(struct detach_args, force), NULL,
+	 "Do not ask: pull it out, whatever the guest does with it."},
+	{0}};
+static const struct detach_args detach_defaults = {0};
+
 static const struct option set_options[] = {
 	{"balloon", OPT_SIZE, offsetof(struct set_args, balloon), "SIZE",
 	 "Ask the guest to get along with SIZE of its memory."},
@@ -320,6 +332,14 @@ static const struct set_args set_defaults = {
 	"\"triple-fault\",\"debug-exit\",\"failed\"]},\"status\":" INTEGER ",\"text\":" STRING     \
 	",\"time\":" INTEGER "}}"
 
+#define BOOLEAN "{\"type\":\"boolean\"}"
+#define PART                                                                                       \
+	"{\"type\":\"object\",\"required\":[\"id\",\"kind\",\"removable\",\"leaving\"],"           \
+	"\"properties\":{\"id\":" STRING                                                           \
+	",\"kind\":{\"enum\":[\"disk\",\"net\"]},\"removable\":" BOOLEAN ",\"leaving\":" BOOLEAN   \
+	",\"pci\":" STRING ",\"file\":" STRING ",\"size_bytes\":" INTEGER                          \
+	",\"read_only\":" BOOLEAN "}}"
+
 static const char info_schema[] =
 	"{\"type\":\"object\",\"required\":[\"name\",\"pid\",\"state\",\"started\",\"engine\","
 	"\"cpus\",\"memory_bytes\",\"background\",\"restart\"],\"properties\":{\"name\":" STRING
@@ -329,7 +349,11 @@ static const char info_schema[] =
 	",\"background\":{\"type\":\"boolean\"},\"restart\":{\"enum\":[\"no\",\"on-failure\","
 	"\"always\"]},\"shares\":{\"type\":\"array\",\"items\":{\"type\":\"object\","
 	"\"properties\":{\"dir\":" STRING ",\"tag\":" STRING
-	",\"read_only\":{\"type\":\"boolean\"}}}},\"ended\":" ENDED "}}";
+	",\"read_only\":{\"type\":\"boolean\"}}}},\"ended\":" ENDED
+	",\"devices\":{\"type\":\"array\",\"items\":" PART "}}}";
+
+static const char id_schema[] =
+	"{\"type\":\"object\",\"required\":[\"id\"],\"properties\":{\"id\":" STRING "}}";
 
 static const char stats_schema[] =
 	"{\"type\":\"object\",\"required\":[\"guest_ns\",\"process_ns\",\"vcpu_ns\",\"cpus\","
@@ -356,7 +380,7 @@ static const char stats_schema[] =
 static const char event_schema[] =
 	"{\"type\":\"object\",\"required\":[\"number\",\"time\",\"vm\",\"event\"],\"properties\":{"
 	"\"number\":" INTEGER ",\"time\":{\"type\":\"number\"},\"vm\":" STRING ",\"event\":{"
-	"\"enum\":[\"started\",\"paused\",\"resumed\",\"reset\",\"stopping\",\"renamed\","
+	"\"enum\":[\"started\",\"paused\",\"resumed\",\"reset\",\"stopping\",\"renamed\",\"attached\",\"detached\","
 	"\"ended\",\"balloon\",\"host-memory\",\"fault-storm\"]},\"why\":" STRING
 	",\"bytes\":" INTEGER "}}";
 
@@ -477,5 +501,40 @@ const struct api_method control_methods[] = {
 			.states = CONTROL_ALIVE,
 			ARGS(set_options, set_defaults),
 			.run = vm_set},
+	[METHOD_ATTACH_DISK] =
+		{.name = "attach-disk",
+		 .verb = "POST",
+		 .path = "/vm/disks",
+		 .summary = "Plug a disk into a VM",
+		 .text = "Descriptors of its files may come with the request (SCM_RIGHTS).\n",
+		 .right = RIGHT_OPERATE,
+		 .states = CONTROL_ALIVE,
+		 ARGS(attach_disk_options, disk_defaults),
+		 .type = API_TYPE_JSON,
+		 .schema = id_schema,
+		 .run_with = control_attach_disk},
+	[METHOD_ATTACH_NET] =
+		{.name = "attach-net",
+		 .verb = "POST",
+		 .path = "/vm/nets",
+		 .summary = "Plug a network card into a VM",
+		 .text = "The descriptor of a tap may come with the request (SCM_RIGHTS).\n",
+		 .right = RIGHT_OPERATE,
+		 .states = CONTROL_ALIVE,
+		 ARGS(attach_net_options, net_defaults),
+		 .type = API_TYPE_JSON,
+		 .schema = id_schema,
+		 .run_with = control_attach_net},
+	[METHOD_DETACH] =
+		{.name = "detach",
+		 .verb = "DELETE",
+		 .path = "/vm/devices",
+		 .summary = "Take a disk or a network card out of a VM",
+		 .text = "The guest is asked to let go of it; when it has, the device is not among those\n"
+			 "of 'inspect' any more, and an event says so.\n",
+		 .right = RIGHT_OPERATE,
+		 .states = CONTROL_ALIVE,
+		 ARGS(detach_options, detach_defaults),
+		 .run = control_detach_part},
 };
 const unsigned control_methods_count = ARRAY_SIZE(control_methods);

@@ -3,6 +3,7 @@
 
 #include "api/method.h"
 #include "api/option.h"
+#include "control/plug_args.h"
 
 enum control_method {
 	METHOD_INFO,
@@ -20,6 +21,9 @@ enum control_method {
 	METHOD_RESET,
 	METHOD_RENAME,
 	METHOD_SET,
+	METHOD_ATTACH_DISK,
+	METHOD_ATTACH_NET,
+	METHOD_DETACH,
 };
 extern const struct api_method control_methods[];
 extern const unsigned control_methods_count;
@@ -47,6 +51,10 @@ struct rename_args {
 };
 #define SET_KEEP       UINT64_MAX /* not given */
 #define SET_KEEP_COUNT UINT32_MAX
+struct detach_args {
+	const char *id;
+	bool force;
+};
 struct set_args {
 	uint64_t balloon, bps;
 	const char *disk;

@@ -118,8 +118,9 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	m->wall_epoch_ns = wall_at_guest_zero(m);
 	if ((r = machine_life_init(m, e)) < 0 || (r = machine_limits_init(m, c, e)) < 0 ||
 	    (r = machine_make_devices(m, c->serial_out, e)) < 0 ||
-	    (r = machine_make_virtio(m, c, e)) < 0 || (r = machine_make_firmware(m, c, e)) < 0 ||
-	    (r = machine_new_generation(m, e)) < 0 || (r = machine_make_engine(m, e)) < 0)
+	    (r = machine_plug_new(m, e)) < 0 || (r = machine_make_virtio(m, c, e)) < 0 ||
+	    (r = machine_make_firmware(m, c, e)) < 0 || (r = machine_new_generation(m, e)) < 0 ||
+	    (r = machine_make_engine(m, e)) < 0)
 		return r;
 	machine_overcommit_start(m, c->overcommit);
 	r = machine_load_guest(m, e);
@@ -153,6 +154,7 @@ void machine_free(struct machine *m)
 	machine_overcommit_stop(m);
 	machine_gdb_free(m);
 	machine_free_engine(m);
+	machine_plug_free(m);
 	machine_free_virtio(m);
 	machine_free_devices(m);
 	if (m->loop)

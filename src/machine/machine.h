@@ -98,6 +98,8 @@ struct machine_watcher {
 	void (*news)(struct machine_watcher *w, enum machine_news what);
 	void (*memory)(struct machine_watcher *w,
 		       const struct machine_memory_news *n); /* or NULL */
+	/* A disk or card came, or is gone. May be NULL. */
+	void (*part)(struct machine_watcher *w, const char *id, bool there);
 };
 
 struct machine_config {
@@ -236,6 +238,40 @@ struct resource *machine_resource(struct machine *m); /* or NULL */
 WARN_UNUSED int machine_set_cap(struct machine *m, unsigned cap, struct err *e);
 WARN_UNUSED int machine_set_vcpu_cap(struct machine *m, unsigned cap, struct err *e);
 WARN_UNUSED int machine_pin(struct machine *m, const struct cpu_pin *pin, struct err *e);
+
+/* --- what comes and goes while it runs (docs/hotplug.md) --- */
+
+#define MACHINE_ID_LEN    8
+#define MACHINE_PARTS_MAX (MACHINE_DISKS_MAX + MACHINE_NETS_MAX)
+
+enum machine_part_kind { MACHINE_DISK, MACHINE_NET };
+struct machine_part {
+	char id[MACHINE_ID_LEN]; /* "vda", "net0" */
+	enum machine_part_kind kind;
+	unsigned slot;    /* PCI device number; 0: it is no function of its own */
+	bool asked;       /* the guest was asked to let go of it */
+	bool fixed;       /* the guest cannot */
+	const char *file; /* of a disk; as long as that is there */
+	uint64_t size;
+	bool read_only;
+};
+/* Loop thread. Returns how many. */
+unsigned machine_parts(const struct machine *m, struct machine_part to[MACHINE_PARTS_MAX]);
+
+/* done: the disk is there, as id, and the guest is told; or r is a negative errno, and e says why. On
+ * the loop thread; when the machine is freed before, on the thread that does that. */
+struct machine_attached {
+	void (*done)(struct machine_attached *a, int r, const char *id, const struct err *e);
+};
+/* Loop thread, while machine_run runs. 0: done is called, and all of c stays until then. */
+WARN_UNUSED int machine_attach_disk(struct machine *m, const struct machine_disk *c,
+				    struct machine_attached *to, struct err *e);
+/* Likewise; the guest is told when it returns. */
+WARN_UNUSED int machine_attach_net(struct machine *m, const struct machine_net *c,
+				   char id[MACHINE_ID_LEN], struct err *e);
+/* Asks the guest to let go of it, which may take as long as the guest likes, a reset of the machine
+ * at the latest; pull: takes it away, whatever the guest does with it. -ENOENT: there is none. */
+WARN_UNUSED int machine_detach(struct machine *m, const char *id, bool pull, struct err *e);
 
 /* The guest goes on from a state that another machine goes on from too, or did: it is told, so
  * that the two make different random numbers. Any thread. */

@@ -11,6 +11,7 @@ static const struct device_type *const slot_type[DEV_SLOTS] = {
 	[DEV_I8042] = &i8042_type,
 	[DEV_VGA] = &vga_type,
 	[DEV_PM] = &pm_type,
+	[DEV_PLUG] = &plug_type,
 	[DEV_PCI_HOST] = &pci_host_type,
 	[DEV_FW_CFG] = &fw_cfg_type,
 	[DEV_DEBUGCON] = &debugcon_type,

@@ -19,7 +19,12 @@
 
 struct machine_image {
 	struct machine *m;
-	char name[8]; /* as Linux calls it: "vda", "sda" */
+	char name[MACHINE_ID_LEN]; /* as Linux calls it: "vda", "sda" */
+	char *file;
+	unsigned slot; /* of a virtio disk; 0: an ATA one */
+	uint64_t size;
+	bool read_only;
+	bool leaving; /* the loop thread keeps off its block */
 	struct block_ctx *ctx;
 	struct block *block;
 
@@ -48,7 +53,7 @@ static void look_at_space(struct loop_call *c)
 	if (full) {
 		log_warn("%s: disk %s: the host has no space left for '%s'; paused. "
 			 "Make space, and it goes on by itself",
-			 m->name, d->name, block_file(d->block));
+			 m->name, d->name, d->file);
 		m->full_disks++;
 		machine_pause(m, MACHINE_PAUSE_NO_SPACE);
 		return;
@@ -84,7 +89,7 @@ static void request_failed(void *ctx, enum block_op op, int error)
 	d->failed_before = true;
 	d->told_ns = now;
 	log_warn("%s: disk %s: %s '%s': %s; the guest is told", d->m->name, d->name, doing[op],
-		 block_file(d->block), strerror(error));
+		 d->file, strerror(error));
 }
 
 /* --- making them --- */
@@ -96,36 +101,140 @@ static unsigned queues_for(const struct machine *m, const struct machine_disk *c
 	return m->cpus < DEFAULT_QUEUES_MAX ? m->cpus : DEFAULT_QUEUES_MAX;
 }
 
-/* It is the machine's at once, opened or not. */
-static int make_image(struct machine_image **out, const struct machine_disk_arg *a,
-		      const char *prefix, struct loop *l, struct err *e)
+static int open_image(struct machine_image *d, struct loop *l, const struct machine_disk *c,
+		      struct err *e)
+{
+	int r = block_ctx_new(&d->ctx, l, c->aio, e);
+
+	if (r == 0)
+		r = block_open(&d->block, d->ctx, &c->image, e);
+	if (r < 0)
+		return r;
+	d->size = block_size(d->block);
+	d->read_only = block_read_only(d->block);
+	d->file = strdup(block_file(d->block));
+	return d->file ? 0 : err_sys(e, ENOMEM, "disk");
+}
+
+int machine_image_open(struct machine_image **out, struct machine *m, struct loop *l,
+		       const struct machine_disk *c, struct err *e)
 {
 	struct machine_image *d = calloc(1, sizeof *d);
 	int r;
 
 	if (!d)
 		return err_sys(e, ENOMEM, "disk");
-	a->m->image[a->index] = *out = d;
-	d->m = a->m;
+	d->m = m;
 	d->call.run = look_at_space;
-	snprintf(d->name, sizeof d->name, "%s%c", prefix, 'a' + (int)a->nth);
-	r = block_ctx_new(&d->ctx, l, a->config->aio, e);
-	if (r == 0)
-		r = block_open(&d->block, d->ctx, &a->config->image, e);
-	return r < 0 ? err_wrap(e, "disk %s", d->name) : 0;
+	r = open_image(d, l, c, e);
+	if (r < 0)
+		machine_image_free(d);
+	else
+		*out = d;
+	return r;
+}
+
+void machine_image_close(struct machine_image *d)
+{
+	struct err err;
+
+	if (d && block_close(d->block, &err) < 0)
+		log_error("%s: disk %s: %s", d->m->name, d->name, err.text);
+	if (d)
+		d->block = NULL;
+}
+
+void machine_image_free(struct machine_image *d)
+{
+	if (!d)
+		return;
+	machine_image_close(d);
+	block_ctx_free(d->ctx);
+	free(d->file);
+	free(d);
+}
+
+static void place_image(struct machine_image *d, unsigned index, unsigned slot, const char *prefix,
+			unsigned nth)
+{
+	d->m->image[index] = d;
+	d->slot = slot;
+	snprintf(d->name, sizeof d->name, "%s%c", prefix, 'a' + (int)nth);
+}
+
+int machine_image_place(struct machine_image *d, unsigned slot, struct err *e)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++)
+		if (!d->m->image[i]) {
+			place_image(d, i, slot, "vd", slot - SLOT_DISK);
+			return 0;
+		}
+	return err_set(e, EBUSY, "%u disks are the most", MACHINE_DISKS_MAX);
+}
+
+struct machine_image *machine_image_in(const struct machine *m, unsigned slot)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++)
+		if (m->image[i] && m->image[i]->slot == slot)
+			return m->image[i];
+	return NULL;
+}
+
+unsigned machine_image_slot(const struct machine_image *d)
+{
+	return d->slot;
+}
+
+void machine_image_leaves(struct machine_image *d)
+{
+	d->leaving = true;
+}
+
+void machine_image_forget(struct machine_image *d)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++)
+		if (d->m->image[i] == d)
+			d->m->image[i] = NULL;
+}
+
+void machine_image_tell(const struct machine_image *d, struct machine_part *to)
+{
+	strcpy(to->id, d->name);
+	to->kind = MACHINE_DISK;
+	to->file = d->file;
+	to->size = d->size;
+	to->read_only = d->read_only;
+}
+
+/* It is the machine's at once, if it can be opened. */
+static int make_image(struct machine_image **out, const struct machine_disk_arg *a,
+		      const char *prefix, struct loop *l, struct err *e)
+{
+	int r = machine_image_open(out, a->m, l, a->config, e);
+
+	if (r < 0)
+		return err_wrap(e, "disk %s%c", prefix, 'a' + (int)a->nth);
+	place_image(*out, a->index, a->config->bus == DISK_VIRTIO ? SLOT_DISK + a->nth : 0, prefix,
+		    a->nth);
+	return 0;
 }
 
 int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, const void *arg,
 		      struct err *e)
 {
 	const struct machine_disk_arg *a = arg;
-	const struct machine_disk *c = a->config;
 	struct machine_image *d;
-	struct virtio_blk_opts o;
 	int r = make_image(&d, a, "vd", env->loop, e);
 
-	if (r < 0)
-		return r;
+	return r < 0 ? r : machine_image_device(out, env, d, a->config, e);
+}
+
+int machine_image_device(struct virtio_device **out, const struct virtio_env *env,
+			 struct machine_image *d, const struct machine_disk *c, struct err *e)
+{
+	struct virtio_blk_opts o;
+	int r;
+
 	o = (struct virtio_blk_opts){
 		.block = d->block,
 		.serial = c->serial,
@@ -167,9 +276,13 @@ int machine_make_ata_disk(struct ahci_drive *out, struct loop *l, const struct m
 
 void machine_disk_counts(struct machine *m, struct machine_stats *to)
 {
-	for (unsigned i = 0; i < MACHINE_DISKS_MAX && m->image[i]; i++) {
-		struct machine_disk_stats *d = &to->disk[to->disks++];
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++) {
+		struct machine_disk_stats *d = &to->disk[to->disks];
 		struct block_counts n;
+
+		if (!m->image[i] || m->image[i]->leaving)
+			continue;
+		to->disks++;
 
 		block_get_counts(m->image[i]->block, &n);
 		*d = (struct machine_disk_stats){.reads = n.reads,
@@ -194,39 +307,36 @@ static void set_limits(struct loop_call *call)
 	free(n);
 }
 
+static struct machine_image *find_disk(struct machine *m, const char *disk, struct err *e)
+{
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++)
+		if (m->image[i] && !m->image[i]->leaving && !strcmp(m->image[i]->name, disk))
+			return m->image[i];
+	err_set(e, ENOENT, "there is no disk '%s'; holon inspect names them", disk);
+	return NULL;
+}
+
 /* On the disk's I/O thread, which nobody waits for: it may be busy. */
 int machine_set_disk_limits(struct machine *m, const char *disk, const struct block_limits *l,
 			    struct err *e)
 {
 	struct new_limits *n;
+	struct machine_image *d = find_disk(m, disk, e);
 
-	for (unsigned i = 0; i < MACHINE_DISKS_MAX && m->image[i]; i++) {
-		struct machine_image *d = m->image[i];
-
-		if (strcmp(d->name, disk) != 0)
-			continue;
-		n = calloc(1, sizeof *n);
-		if (!n)
-			return err_set(e, ENOMEM, "out of memory");
-		*n = (struct new_limits){{.run = set_limits}, d->block, *l};
-		loop_post(block_ctx_loop(d->ctx), &n->call);
-		return 0;
-	}
-	return err_set(e, ENOENT, "there is no disk '%s'; holon stats names them", disk);
+	if (!d)
+		return -ENOENT;
+	n = calloc(1, sizeof *n);
+	if (!n)
+		return err_set(e, ENOMEM, "out of memory");
+	*n = (struct new_limits){{.run = set_limits}, d->block, *l};
+	loop_post(block_ctx_loop(d->ctx), &n->call);
+	return 0;
 }
 
 void machine_close_disks(struct machine *m)
 {
 	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++) {
-		struct machine_image *d = m->image[i];
-		struct err err;
-
-		if (!d)
-			continue;
-		if (block_close(d->block, &err) < 0)
-			log_error("%s: disk %s: %s", m->name, d->name, err.text);
-		block_ctx_free(d->ctx);
-		free(d);
+		machine_image_free(m->image[i]);
 		m->image[i] = NULL;
 	}
 }

@@ -58,14 +58,18 @@ int machine_make_nets(struct machine *m, const struct machine_config *c, struct 
 	if (c->nets > MACHINE_NETS_MAX)
 		return err_set(e, EINVAL, "at most %u network cards are possible",
 			       MACHINE_NETS_MAX);
-	for (unsigned i = 0; i < c->nets && r == 0; i++) {
-		struct card card = {m, &c->net[i], i};
-		char thread[16];
-
-		snprintf(thread, sizeof thread, "net%u", i);
-		r = machine_add_virtio(m, SLOT_NET + i, THREAD_NET, thread, make_card, &card, e);
-	}
+	for (unsigned i = 0; i < c->nets && r == 0; i++)
+		r = machine_add_net(m, i, &c->net[i], e);
 	return r;
+}
+
+int machine_add_net(struct machine *m, unsigned n, const struct machine_net *c, struct err *e)
+{
+	struct card card = {m, c, n};
+	char thread[16];
+
+	snprintf(thread, sizeof thread, "net%u", n);
+	return machine_add_virtio(m, SLOT_NET + n, THREAD_NET, thread, make_card, &card, e);
 }
 
 void machine_free_wires(struct machine *m)

@@ -71,6 +71,20 @@ void machine_resume(struct machine *m, enum machine_pause why)
 	machine_tell_watcher(m, MACHINE_RESUMED);
 }
 
+bool machine_stand_still(struct machine *m)
+{
+	if (m->paused || m->ended)
+		return false; /* it does */
+	machine_park_cpus(m);
+	return true;
+}
+
+void machine_go_on(struct machine *m)
+{
+	if (!atomic_load(&m->event))
+		run_cpus(m);
+}
+
 unsigned machine_paused(const struct machine *m)
 {
 	return m->paused;

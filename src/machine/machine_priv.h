@@ -7,6 +7,7 @@
  *   machine_ata.c      disks and CD-ROM drives on an AHCI controller
  *   machine_shares.c   folders of the host
  *   machine_net.c      network cards and where their wires lead
+ *   machine_plug.c     disks and cards that come and go while the guest runs
  *   machine_engine.c   the engine's VM, its vCPUs and LAPICs; made anew for each reset
  *   machine_boot.c     ACPI tables and kernel into RAM, entry state into vCPU 0
  *   machine_firmware.c what firmware needs that starts the machine instead
@@ -67,6 +68,7 @@ enum machine_slot {
 	DEV_I8042,
 	DEV_VGA, /* if there is one */
 	DEV_PM,
+	DEV_PLUG,
 	DEV_PCI_HOST,
 	DEV_FW_CFG,
 	DEV_DEBUGCON,
@@ -109,6 +111,8 @@ struct machine {
 	struct device *device[DEV_SLOTS];
 	struct virtio_pci *virtio[VIRTIO_SLOTS]; /* by device number; then shares */
 	struct net_port *wire[MACHINE_NETS_MAX];
+	struct io_thread *virtio_io[VIRTIO_SLOTS]; /* on which it lives */
+	struct machine_plug *plug;
 	struct io_thread *io[1 + VIRTIO_SLOTS]; /* [0]: the shared one */
 	unsigned ios;
 	uint64_t virtio_off;
@@ -185,6 +189,11 @@ WARN_UNUSED int machine_add_virtio(struct machine *m, unsigned slot, enum thread
 					       const struct virtio_env *env, const void *opts,
 					       struct err *e),
 				   const void *opts, struct err *e);
+WARN_UNUSED int machine_make_function(struct machine *m, unsigned slot, struct io_thread *io,
+				      int (*make)(struct virtio_device **out,
+						  const struct virtio_env *env, const void *opts,
+						  struct err *e),
+				      const void *opts, struct err *e);
 /* vCPUs parked: returns when no device of them does anything, until machine_reset_virtio. Before
  * the engine goes, to which they send interrupts. */
 void machine_pause_virtio(struct machine *m);
@@ -214,6 +223,22 @@ struct machine_disk_arg {
 };
 WARN_UNUSED int machine_make_disk(struct virtio_device **out, const struct virtio_env *env,
 				  const void *arg, struct err *e); /* arg: of the above */
+/* For one that comes later: opened on its I/O thread, and then placed by the loop thread. */
+WARN_UNUSED int machine_image_open(struct machine_image **out, struct machine *m, struct loop *l,
+				   const struct machine_disk *c, struct err *e);
+WARN_UNUSED int machine_image_place(struct machine_image *d, unsigned slot, struct err *e);
+WARN_UNUSED int machine_image_device(struct virtio_device **out, const struct virtio_env *env,
+				     struct machine_image *d, const struct machine_disk *c,
+				     struct err *e);
+/* For one that goes: said on the loop thread, closed on its I/O thread (flushed; errors go to the
+ * log), and freed when that has ended. */
+void machine_image_leaves(struct machine_image *d);
+void machine_image_close(struct machine_image *d);
+void machine_image_forget(struct machine_image *d);                             /* by the machine */
+void machine_image_free(struct machine_image *d);                               /* accepts NULL */
+struct machine_image *machine_image_in(const struct machine *m, unsigned slot); /* or NULL */
+unsigned machine_image_slot(const struct machine_image *d);                     /* 0: an ATA disk */
+void machine_image_tell(const struct machine_image *d, struct machine_part *to);
 struct ahci_drive;
 WARN_UNUSED int machine_make_ata_disk(struct ahci_drive *out, struct loop *l,
 				      const struct machine_disk_arg *a, struct err *e);
@@ -259,6 +284,10 @@ WARN_UNUSED int machine_load_guest(struct machine *m, struct err *e);
 /* machine_pause.c */
 void machine_park_cpus(struct machine *m); /* returns with all parked */
 void machine_run_cpus(struct machine *m);  /* all parked, and perhaps new: run, unless paused */
+/* For something short during which no vCPU may be in a device; false: they stood still already, and
+ * are to stay so. */
+WARN_UNUSED bool machine_stand_still(struct machine *m);
+void machine_go_on(struct machine *m);
 
 /* machine_limits.c */
 WARN_UNUSED int machine_limits_init(struct machine *m, const struct machine_config *c,
@@ -275,6 +304,16 @@ void machine_overcommit_stop(struct machine *m); /* accepts one that was not sta
 /* machine_net.c: the wires are freed after their I/O threads ended, and before the cards */
 WARN_UNUSED int machine_make_nets(struct machine *m, const struct machine_config *c, struct err *e);
 void machine_free_wires(struct machine *m);
+
+WARN_UNUSED int machine_add_net(struct machine *m, unsigned n, const struct machine_net *c,
+				struct err *e);
+
+/* machine_plug.c */
+WARN_UNUSED int machine_plug_new(struct machine *m, struct err *e);
+void machine_plug_free(struct machine *m); /* before the devices; no thread of theirs runs */
+void machine_plug_fill(struct machine *m); /* what is there from the start */
+/* The machine is being reset: true: what is in the slot is on its way out. */
+bool machine_plug_reset(struct machine *m, unsigned slot);
 
 /* machine_run.c */
 WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);

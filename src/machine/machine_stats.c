@@ -61,9 +61,11 @@ static void balloon_stats(struct machine *m, struct machine_stats *to)
 
 static void net_stats(struct machine *m, struct machine_stats *to)
 {
-	for (unsigned i = 0; i < MACHINE_NETS_MAX && m->virtio[SLOT_NET + i]; i++) {
+	for (unsigned i = 0; i < MACHINE_NETS_MAX; i++) {
 		struct virtio_net_counts n;
 
+		if (!m->virtio[SLOT_NET + i])
+			continue;
 		virtio_net_get_counts(virtio_pci_virtio(m->virtio[SLOT_NET + i]), &n);
 		to->net[to->nets++] = (struct machine_net_stats){n.rx_frames, n.rx_bytes,
 								 n.tx_frames, n.tx_bytes};

@@ -56,27 +56,37 @@ int machine_new_io(struct machine *m, struct io_thread **out, enum thread_role r
 	return r;
 }
 
+int machine_make_function(struct machine *m, unsigned slot, struct io_thread *io,
+			  int (*make)(struct virtio_device **out, const struct virtio_env *env,
+				      const void *opts, struct err *e),
+			  const void *opts, struct err *e)
+{
+	struct virtio_env env = {
+		.mem = m->mem,
+		.loop = io_thread_loop(io),
+		.clock = loop_clock(m->loop),
+		.hide_features = m->virtio_off,
+	};
+	const unsigned devfn = slot < PCI_SLOTS ? slot << 3 : SLOT_SHARE << 3 | (slot - PCI_SLOTS);
+	struct virtio_device *d;
+	int r = make(&d, &env, opts, e);
+
+	if (r == 0)
+		r = virtio_pci_new(&m->virtio[slot], d, m->device[DEV_PCI_HOST], (uint8_t)devfn, e);
+	m->virtio_io[slot] = io;
+	return r;
+}
+
 int machine_add_virtio(struct machine *m, unsigned slot, enum thread_role role, const char *thread,
 		       int (*make)(struct virtio_device **out, const struct virtio_env *env,
 				   const void *opts, struct err *e),
 		       const void *opts, struct err *e)
 {
-	struct virtio_env env = {
-		.mem = m->mem,
-		.clock = loop_clock(m->loop),
-		.hide_features = m->virtio_off,
-	};
-	const unsigned devfn = slot < PCI_SLOTS ? slot << 3 : SLOT_SHARE << 3 | (slot - PCI_SLOTS);
 	struct io_thread *io = m->io[0];
-	struct virtio_device *d;
 	int r = thread ? machine_new_io(m, &io, role, thread, e) : 0;
 
-	if (r < 0)
-		return r;
-	env.loop = io_thread_loop(io);
-	r = make(&d, &env, opts, e);
 	if (r == 0)
-		r = virtio_pci_new(&m->virtio[slot], d, m->device[DEV_PCI_HOST], (uint8_t)devfn, e);
+		r = machine_make_function(m, slot, io, make, opts, e);
 	return r;
 }
 
@@ -124,7 +134,10 @@ int machine_make_virtio(struct machine *m, const struct machine_config *c, struc
 		r = add_disks(m, c, e);
 	if (r == 0)
 		r = machine_make_ata(m, c, e);
-	return r < 0 ? r : machine_make_nets(m, c, e);
+	if (r == 0)
+		r = machine_make_nets(m, c, e);
+	machine_plug_fill(m);
+	return r;
 }
 
 int machine_start_io(struct machine *m, struct err *e)
@@ -153,7 +166,8 @@ void machine_reset_virtio(struct machine *m)
 	for (unsigned i = 0; i < VIRTIO_SLOTS; i++) {
 		struct device *d = m->virtio[i] ? virtio_pci_device(m->virtio[i]) : NULL;
 
-		if (!d)
+		/* What the guest was asked to let go of, the one before the reset did. */
+		if (!d || machine_plug_reset(m, i))
 			continue;
 		d->type->reset(d);
 		virtio_pci_resume(m->virtio[i]);

@@ -84,7 +84,7 @@ static bool child(unsigned who)
 }
 
 /* What follows happens in a child, as that user. */
-#define AS(who) for (bool in_ = child(who); in_; fflush(stdout), _exit(0))
+#define AS(who) for (bool in_ = child(who); in_; in_ = false, fflush(stdout), _exit(0))
 
 /* --- what a file is now --- */
 

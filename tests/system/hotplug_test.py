@@ -200,5 +200,5 @@ class Cards(Hotplug):
 
 
 if __name__ == "__main__":
-    HOLON = sys.argv[1]
+    HOLON = os.path.abspath(sys.argv[1])
     unittest.main(argv=sys.argv[:1] + sys.argv[2:])

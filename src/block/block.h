@@ -40,6 +40,11 @@ enum block_engine { BLOCK_ENGINE_AUTO, BLOCK_ENGINE_URING, BLOCK_ENGINE_THREADS 
 WARN_UNUSED int block_ctx_new(struct block_ctx **out, struct loop *l, enum block_engine engine,
 			      struct err *e);
 void block_ctx_free(struct block_ctx *c); /* after its images; accepts NULL */
+/* From here until block_ctx_hand_over everything is done by plain calls on this thread, while nothing else is
+ * to be done: no other thread is started, and a confined process can be one that has none. */
+void block_ctx_set_up(struct block_ctx *c);
+/* All that was begun is done, and another thread goes on. */
+void block_ctx_hand_over(struct block_ctx *c);
 struct loop *block_ctx_loop(struct block_ctx *c);
 const char *block_ctx_engine(const struct block_ctx *c); /* "io_uring", "threads" */
 

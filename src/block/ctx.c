@@ -14,6 +14,7 @@ struct block_ctx {
 	struct coros *coros;
 	struct io_ring *ring; /* NULL: the pool does everything */
 	struct io_pool *pool;
+	bool setting_up;   /* nothing else is to be done meanwhile: plain calls */
 	const void *zeros; /* untouched memory, so that it takes none */
 };
 
@@ -75,6 +76,18 @@ void block_ctx_free(struct block_ctx *c)
 	free(c);
 }
 
+void block_ctx_set_up(struct block_ctx *c)
+{
+	c->setting_up = true;
+}
+
+void block_ctx_hand_over(struct block_ctx *c)
+{
+	c->setting_up = false;
+	if (c->ring)
+		io_ring_hand_over(c->ring);
+}
+
 struct loop *block_ctx_loop(struct block_ctx *c)
 {
 	return c->loop;
@@ -113,6 +126,8 @@ static int64_t io_by_pool(struct block_ctx *c, struct io_op *op)
 
 int64_t block_io(struct block_ctx *c, struct io_op *op)
 {
+	if (c->setting_up)
+		return io_op_run(op);
 	op->waiter = coro_self(c->coros);
 	if (!c->ring || io_ring_submit(c->ring, op) < 0)
 		return io_by_pool(c, op);
@@ -127,6 +142,8 @@ int block_offload(struct block_ctx *c, int (*fn)(void *arg), void *arg)
 {
 	struct io_op op = {.kind = IO_CALL, .fn = fn, .arg = arg};
 
+	if (c->setting_up)
+		return fn(arg);
 	op.waiter = coro_self(c->coros);
 	return io_by_pool(c, &op);
 }

@@ -47,6 +47,9 @@ int64_t io_op_run(const struct io_op *op);
 struct io_ring;
 WARN_UNUSED int io_ring_new(struct io_ring **out, struct loop *l, struct err *e);
 void io_ring_free(struct io_ring *u); /* accepts NULL; nothing may be in flight */
+/* The thread that submits next takes it over, without making it anew. It can do then what io_kind has, and
+ * nothing else. */
+void io_ring_hand_over(struct io_ring *u);
 /* Wakes op->waiter later, never at once. -errno: not taken. */
 WARN_UNUSED int io_ring_submit(struct io_ring *u, struct io_op *op);
 

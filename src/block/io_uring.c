@@ -24,8 +24,8 @@
 
 struct io_ring {
 	struct io_uring ring;
-	bool open;
-	pthread_t owner; /* the only thread that may use it */
+	bool open, waits; /* waits: for its thread to switch it on */
+	pthread_t owner;  /* the only thread that may use it */
 	struct loop *loop;
 	struct loop_fd fd;
 	struct loop_prepare prepare;
@@ -153,10 +153,10 @@ static void close_ring(struct io_ring *u)
 	loop_del_prepare(u->loop, &u->prepare);
 	io_uring_queue_exit(&u->ring);
 	close(u->fd.fd);
-	u->open = false;
+	u->open = u->waits = false;
 }
 
-static int setup(struct io_uring *ring)
+static int setup(struct io_uring *ring, unsigned more)
 {
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -166,7 +166,7 @@ static int setup(struct io_uring *ring)
 	int r = -EINVAL;
 
 	for (unsigned i = 0; r == -EINVAL && i < ARRAY_SIZE(flags); i++) {
-		struct io_uring_params p = {.flags = flags[i]};
+		struct io_uring_params p = {.flags = flags[i] | more};
 
 		r = io_uring_queue_init_params(ENTRIES, ring, &p);
 	}
@@ -188,13 +188,35 @@ static int watch(struct io_ring *u, struct err *e)
 	return r;
 }
 
-static int open_ring(struct io_ring *u, struct err *e)
+/* Of a ring that is off. A confined process could open files and connect by a ring, where no filter of
+ * system calls looks. */
+static int restrict_ring(struct io_uring *ring)
 {
-	int r = setup(&u->ring);
+	static const uint8_t used[] = {
+		IORING_OP_NOP,   IORING_OP_READV, IORING_OP_WRITEV,    IORING_OP_READ,
+		IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+	};
+	struct io_uring_restriction rule[ARRAY_SIZE(used)] = {0};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(used); i++) {
+		rule[i].opcode = IORING_RESTRICTION_SQE_OP;
+		rule[i].sqe_op = used[i];
+	}
+	return io_uring_register_restrictions(ring, rule, ARRAY_SIZE(rule));
+}
+
+/* off: it waits for its thread, and is restricted from then on. */
+static int open_ring(struct io_ring *u, bool off, struct err *e)
+{
+	int r = setup(&u->ring, off ? IORING_SETUP_R_DISABLED : 0);
 
 	if (r < 0)
 		return err_sys(e, -r, "io_uring");
 	r = watch(u, e);
+	if (r == 0 && off && (r = restrict_ring(&u->ring)) < 0) {
+		loop_del(u->loop, &u->fd);
+		close(u->fd.fd);
+	}
 	if (r < 0) {
 		io_uring_queue_exit(&u->ring);
 		return r;
@@ -203,7 +225,25 @@ static int open_ring(struct io_ring *u, struct err *e)
 	loop_add_prepare(u->loop, &u->prepare);
 	u->owner = pthread_self();
 	u->open = true;
+	u->waits = off;
 	return 0;
+}
+
+void io_ring_hand_over(struct io_ring *u)
+{
+	assert(u->in_flight == 0);
+	close_ring(u);
+	/* One that fails is made by the thread, as after any other change of threads. */
+	(void)!open_ring(u, true, NULL);
+}
+
+static int take_over(struct io_ring *u)
+{
+	int r = io_uring_enable_rings(&u->ring);
+
+	u->waits = r < 0;
+	u->owner = pthread_self();
+	return r;
 }
 
 int io_ring_new(struct io_ring **out, struct loop *l, struct err *e)
@@ -214,7 +254,7 @@ int io_ring_new(struct io_ring **out, struct loop *l, struct err *e)
 	if (!u)
 		return err_sys(e, ENOMEM, "io_uring");
 	u->loop = l;
-	r = open_ring(u, e);
+	r = open_ring(u, false, e);
 	if (r < 0)
 		io_ring_free(u);
 	else
@@ -235,12 +275,14 @@ int io_ring_submit(struct io_ring *u, struct io_op *op)
 {
 	if (op->kind == IO_CALL)
 		return -ENOTSUP;
+	if (u->waits && take_over(u) < 0)
+		return -EPERM;
 	if (!pthread_equal(u->owner, pthread_self()) || !u->open) {
 		int r;
 
 		assert(u->in_flight == 0);
 		close_ring(u);
-		r = open_ring(u, NULL);
+		r = open_ring(u, false, NULL);
 		if (r < 0)
 			return r;
 	}

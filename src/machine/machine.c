@@ -122,6 +122,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 	    (r = machine_make_firmware(m, c, e)) < 0 || (r = machine_new_generation(m, e)) < 0 ||
 	    (r = machine_make_engine(m, e)) < 0)
 		return r;
+	machine_hand_over_disks(m);
 	machine_overcommit_start(m, c->overcommit);
 	r = machine_load_guest(m, e);
 	return r < 0 ? r : machine_gdb_new(m, c, e);

@@ -163,9 +163,13 @@ struct machine;
 /* "packed,event-idx,indirect" or a part of it, or NULL, into virtio_off. */
 WARN_UNUSED int machine_parse_virtio_off(const char *list, uint64_t *features, struct err *e);
 
-/* Builds everything and loads the kernel; nothing runs yet. */
+/* Builds everything and loads the kernel; nothing runs yet, and no thread has been started. */
 WARN_UNUSED int machine_new(struct machine **out, const struct machine_config *c, struct err *e);
 void machine_free(struct machine *m); /* accepts NULL; not while machine_run runs */
+
+/* The files of its disks, those below others too; URIs of disks elsewhere. */
+void machine_each_disk_file(struct machine *m, void (*each)(void *ctx, const char *file),
+			    void *ctx);
 
 /* "kvm" or "jit", and the probe's one line about why. Valid until machine_free. */
 const char *machine_engine(const struct machine *m);

@@ -106,6 +106,8 @@ static int open_image(struct machine_image *d, struct loop *l, const struct mach
 {
 	int r = block_ctx_new(&d->ctx, l, c->aio, e);
 
+	if (r == 0 && !d->m->disks_handed_over)
+		block_ctx_set_up(d->ctx);
 	if (r == 0)
 		r = block_open(&d->block, d->ctx, &c->image, e);
 	if (r < 0)
@@ -217,6 +219,22 @@ static int make_image(struct machine_image **out, const struct machine_disk_arg 
 	place_image(*out, a->index, a->config->bus == DISK_VIRTIO ? SLOT_DISK + a->nth : 0, prefix,
 		    a->nth);
 	return 0;
+}
+
+void machine_hand_over_disks(struct machine *m)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(m->image); i++)
+		if (m->image[i])
+			block_ctx_hand_over(m->image[i]->ctx);
+	m->disks_handed_over = true;
+}
+
+void machine_each_disk_file(struct machine *m, void (*each)(void *ctx, const char *file), void *ctx)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(m->image); i++)
+		for (struct block *b = m->image[i] ? m->image[i]->block : NULL; b;
+		     b = block_backing(b))
+			each(ctx, block_file(b));
 }
 
 int machine_make_disk(struct virtio_device **out, const struct virtio_env *env, const void *arg,

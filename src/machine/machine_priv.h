@@ -117,6 +117,7 @@ struct machine {
 	unsigned ios;
 	uint64_t virtio_off;
 	struct machine_image *image[MACHINE_DISKS_MAX]; /* by disk; NULL: none */
+	bool disks_handed_over;                         /* each to its I/O thread */
 	unsigned full_disks;                            /* loop thread: how many wait for space */
 	struct console_end *console_end; /* where console input goes; NULL: to the serial port */
 	struct byte_sink *console_out;   /* where its output goes */
@@ -197,6 +198,7 @@ WARN_UNUSED int machine_make_function(struct machine *m, unsigned slot, struct i
 /* vCPUs parked: returns when no device of them does anything, until machine_reset_virtio. Before
  * the engine goes, to which they send interrupts. */
 void machine_pause_virtio(struct machine *m);
+void machine_hand_over_disks(struct machine *m); /* all are open: to their threads */
 void machine_reset_virtio(struct machine *m);
 void machine_stop_io(struct machine *m); /* for good */
 void machine_free_virtio(struct machine *m);

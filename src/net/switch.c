@@ -13,9 +13,11 @@
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/runtime_dir.h"
+#include "net/user_priv.h"
 
 #define NAME_MAX_LEN  32u
 #define RETRY_NS      UINT64_C(5000000)
@@ -30,6 +32,8 @@ struct member {
 	struct sockaddr_un addr;
 	int lock; /* -1: not ours */
 	struct timer retry;
+
+	struct slirp_lib lib; /* for an uplink; a confined process loads no more code */
 
 	struct hub *hub;   /* we serve; else NULL */
 	struct loop_fd fd; /* to the one who serves; -1: not connected */
@@ -281,6 +285,7 @@ static void switch_free(struct net_port *p)
 	if (m->hub)
 		unlink(m->addr.sun_path); /* while the lock is still ours */
 	hub_free(m->hub);
+	slirp_lib_close(&m->lib);
 	free_lock(m);
 	free(m);
 }
@@ -318,7 +323,12 @@ static int set_paths(struct member *m, const char *name, struct err *e)
 	if (r < 0)
 		return err_wrap(e, "switch '%s'", name);
 	m->addr.sun_family = AF_UNIX;
-	n = snprintf(m->addr.sun_path, sizeof m->addr.sun_path, "%s/switch-%s.sock", dir, name);
+	/* A directory of its own: a confined process sees that one and no other VM's files. */
+	n = snprintf(m->addr.sun_path, sizeof m->addr.sun_path, "%s/switch-%s", dir, name);
+	if (n < (int)sizeof m->addr.sun_path && mkdir(m->addr.sun_path, 0700) < 0 &&
+	    errno != EEXIST)
+		return err_sys(e, errno, "switch: make '%s'", m->addr.sun_path);
+	n = snprintf(m->addr.sun_path, sizeof m->addr.sun_path, "%s/switch-%s/sock", dir, name);
 	if (n >= (int)sizeof m->addr.sun_path)
 		return err_set(e, ENAMETOOLONG, "switch '%s': '%s' is too long a path", name, dir);
 	memcpy(m->lock_path, m->addr.sun_path, sizeof m->lock_path);
@@ -341,6 +351,7 @@ int switch_new(struct net_port **out, const struct net_opts *o, struct loop *l, 
 	m->lock = -1;
 	m->fd = (struct loop_fd){-1, on_ready};
 	m->retry.fire = on_retry;
+	(void)!slirp_lib_open(&m->lib, NULL); /* one that is missing is told of when it is needed */
 	r = set_paths(m, o->name, e);
 	if (r == 0)
 		r = try_to_join(m, e);

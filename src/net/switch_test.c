@@ -338,7 +338,7 @@ static void more_than_there_is_room_for_are_turned_away(void **state)
 /* --- one who is connected: the test holds the lock and serves --- */
 
 static char folder[] = "/tmp/holon-switch-test-XXXXXX";
-static char lock_path[64];
+static char lock_path[96];
 static int lock, listener;
 static struct net_port *member;
 
@@ -353,15 +353,18 @@ static int listen_there(void)
 static int start_member(void **state)
 {
 	const struct net_opts o = {.kind = NET_SWITCH, .name = "s"};
-	char holon[48];
+	char holon[80];
 
 	memcpy(folder + sizeof folder - 7, "XXXXXX", 6);
 	if (!mkdtemp(folder) || setenv("XDG_RUNTIME_DIR", folder, 1) < 0)
 		return -1;
 	snprintf(holon, sizeof holon, "%s/holon", folder);
-	snprintf(lock_path, sizeof lock_path, "%s/switch-s.lock", holon);
+	snprintf(lock_path, sizeof lock_path, "%s/switch-s/lock", holon);
 	at = (struct sockaddr_un){.sun_family = AF_UNIX};
-	snprintf(at.sun_path, sizeof at.sun_path, "%s/switch-s.sock", holon);
+	snprintf(at.sun_path, sizeof at.sun_path, "%s/switch-s/sock", holon);
+	if (mkdir(holon, 0700) < 0)
+		return -1;
+	strcat(holon, "/switch-s");
 	if (mkdir(holon, 0700) < 0)
 		return -1;
 	lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -382,8 +385,10 @@ static int end_member(void **state)
 	close(lock);
 	unlink(lock_path);
 	unlink(at.sun_path);
-	*strrchr(lock_path, '/') = 0;
-	rmdir(lock_path);
+	for (int i = 0; i < 2; i++) {
+		*strrchr(lock_path, '/') = 0;
+		rmdir(lock_path);
+	}
 	return rmdir(folder);
 }
 

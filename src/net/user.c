@@ -2,8 +2,8 @@
  * host (10.0.2.2), and a name server (10.0.2.3) that is the host's resolver; its connections
  * leave from this process's sockets. Nothing needs privileges.
  *
- * libslirp is loaded when the guest's driver is ready, or at once when there are forwards to
- * listen for (a port that is taken is then an error of the start).
+ * libslirp is loaded at once, since a confined process loads no more code. It starts when the guest's driver is
+ * ready, or at once when there are forwards to listen for (a port that is taken is then an error of the start).
  *
  * Offloads, none of which libslirp knows: a frame from the guest may be a 64 KiB segment; its
  * checksum is made here, and libslirp takes it as one large IP packet. Towards the guest,
@@ -248,8 +248,7 @@ static int start_lib(struct user *u, struct err *e)
 	inet_pton(AF_INET6, "fec0::", &c.vprefix_addr6);
 	inet_pton(AF_INET6, "fec0::2", &c.vhost6);
 	inet_pton(AF_INET6, "fec0::3", &c.vnameserver6);
-	r = slirp_lib_open(&u->lib, e);
-	if (r < 0)
+	if (!u->lib.handle && (r = slirp_lib_open(&u->lib, e)) < 0)
 		return r;
 	u->slirp = u->lib.new(&c, &callbacks, u);
 	if (!u->slirp)
@@ -353,6 +352,7 @@ int user_new(struct net_port **out, const struct net_opts *o, struct loop *l, st
 	u->poll.ready.fd = -1;
 	u->poll.polled = polled;
 	frame_queue_init(&u->queue, QUEUE_MAX);
+	(void)!slirp_lib_open(&u->lib, NULL); /* one that is missing is told of when it is needed */
 	r = copy_opts(u, o);
 	if (r < 0)
 		err_sys(e, -r, "user-mode network");

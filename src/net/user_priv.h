@@ -1,7 +1,7 @@
 /* user_priv: what the files of the user-mode NAT share.
  *
  *   user.c       the port: frames in and out, addresses, forwards
- *   user_lib.c   libslirp, loaded when first needed
+ *   user_lib.c   libslirp, loaded where there is one
  *   user_poll.c  its sockets and timers on the I/O thread's loop
  *   user_mss.c   large TCP segments: what the guest announced, and what libslirp is told
  *

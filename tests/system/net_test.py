@@ -355,15 +355,16 @@ class Switch(NetTest):
 @unittest.skipUnless(shutil.which("ip"), "needs ip (package iproute2)")
 class Tap(NetTest):
     def host(self, vm, command):
-        """In the network namespace of a VM's process."""
-        return subprocess.run(["nsenter", "-t", str(vm.p.pid), "-n", "sh", "-c", command], text=True,
+        """In the network namespace where a VM was started; its process is confined to one of its own."""
+        return subprocess.run(["nsenter", "-t", str(vm.keeps_namespace), "-n", "sh", "-c", command], text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
     def up_apart(self, *words, before=""):
         """A VM in a network namespace of its own, in which before has run."""
         wrapper = self.image.path("holon-apart")
         with open(wrapper, "w") as f:
-            f.write(f"#!/bin/sh\nip link set lo up\n{before}\nexec {os.path.realpath(HOLON)} \"$@\"\n")
+            f.write(f"#!/bin/sh\nip link set lo up\nsleep 3600 </dev/null >/dev/null 2>&1 &\n"
+                    f"echo $! >{wrapper}.pid\n{before}\nexec {os.path.realpath(HOLON)} \"$@\"\n")
         os.chmod(wrapper, 0o755)
         try:
             vm = NetVm(wrapper, self.image, *words, preexec_fn=in_own_network)
@@ -371,6 +372,9 @@ class Tap(NetTest):
             self.skipTest("no network namespace can be made here")
         self.addCleanup(vm.__exit__)
         vm.wait_up()
+        with open(wrapper + ".pid") as f:
+            vm.keeps_namespace = int(f.read())
+        self.addCleanup(os.kill, vm.keeps_namespace, signal.SIGKILL)
         return vm
 
     def test_tap_both_ways_and_its_link(self):

@@ -92,6 +92,7 @@ struct run_opts {
 	unsigned stop_timeout; /* seconds */
 	const char *kernel, *initrd, *append, *virtio_off;
 	bool no_reboot, debug_exit, force;
+	int confine; /* enum confine_choice (cli/run_confine.h) */
 	struct option_list disks, net, publish;
 	const char *capture;
 	int console; /* 1: virtio */

@@ -24,6 +24,7 @@
 #include "cli/disk_option.h"
 #include "cli/keyboard.h"
 #include "cli/limit_option.h"
+#include "cli/run_confine.h"
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
@@ -44,6 +45,7 @@ struct session {
 	struct control_host host;
 	char vsock[UNIX_PATH_MAX + 1]; /* where its socket is */
 	struct machine *machine;
+	enum confine_choice confine;
 	struct console_out out;
 	struct console_view view;
 	struct console_in in;
@@ -391,7 +393,9 @@ static int run_machine(struct session *s, const struct machine_config *c,
 	if (r < 0)
 		return r;
 	log_info("engine %s: %s", machine_engine(s->machine), machine_engine_reason(s->machine));
-	r = run_attached(s, c, result, e);
+	r = run_confine(s->confine, s->machine, c, s->control, e);
+	if (r == 0)
+		r = run_attached(s, c, result, e);
 	if (s->control)
 		control_detach(s->control);
 	machine_engine_stats(s->machine, stats, sizeof stats);
@@ -442,6 +446,7 @@ static int register_vm(struct session *s, const struct run_opts *o, const char *
 		.exact = name || o->name,
 		.background = s->detached,
 		.restart = policies[o->restart],
+		.confine = s->confine != CONFINE_OFF,
 	};
 	int r;
 
@@ -533,6 +538,7 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 			    .detached = detached,
 			    .host = {host_stop, host_kill, host_input},
 			    .stop_timeout = o->stop_timeout,
+			    .confine = (enum confine_choice)o->confine,
 			    .stop_tick = {-1, stop_ticks},
 			    .signals.fd = -1};
 	struct machine_config c = {

@@ -6,6 +6,7 @@
 #include "cli/detach.h"
 #include "cli/disk_option.h"
 #include "cli/limit_option.h"
+#include "cli/run_confine.h"
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
@@ -120,6 +121,10 @@ static const struct option run_options[] = {
 	{"capture", OPT_FILE, offsetof(struct run_opts, capture), "FILE",
 	 "Write the frames of the first card to a pcapng file, those of the next to FILE.1, and so "
 	 "on."},
+	{"confine", OPT_CHOICE, offsetof(struct run_opts, confine), CONFINE_CHOICES,
+	 "Take from the VM's process, before the guest starts, all that it does not need: files, the network, "
+	 "system calls, privileges. on: as far as this host allows (holon doctor tells); strict: or the VM does not "
+	 "start; off: for finding faults only. Default: on."},
 	{"virtio-off", OPT_TEXT, offsetof(struct run_opts, virtio_off), "LIST",
 	 "Do without these features of virtio devices, though the guest's drivers may know them: a "
 	 "comma-separated list of packed, event-idx and indirect."},

@@ -146,8 +146,12 @@ static void note_death(const struct starter *s, int sig)
 	json_t *j = state_of(s, &dir);
 	AUTO_FREE char *text = NULL, *why = NULL;
 
+	char word[160];
+	bool said = j && vm_last_word(&dir, word, sizeof word);
+
 	if (j && !json_object_get(j, "ended") &&
-	    asprintf(&why, "its process was ended by signal %d (%s)", sig, strsignal(sig)) > 0) {
+	    asprintf(&why, "its process was ended by signal %d (%s)%s%s", sig, strsignal(sig),
+		     said ? ": " : "", said ? word : "") > 0) {
 		json_object_set_new(j, "state", json_string("ended"));
 		json_object_set_new(j, "ended",
 				    json_pack("{s:s, s:i, s:s, s:I}", "how", "died", "status",

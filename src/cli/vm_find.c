@@ -42,7 +42,7 @@ void vm_end_text(const struct vm_seen *v, char to[160])
 	*to = 0;
 	if (v->life == VM_ENDED)
 		json_text(json_object_get(v->state, "ended"), "text", to, 160);
-	else if (v->life == VM_DIED)
+	else if (v->life == VM_DIED && !vm_last_word(&v->dir, to, 160))
 		snprintf(to, 160,
 			 "its process was killed: it left no word (kill -9, or the host ran "
 			 "out of memory)");

@@ -2,11 +2,14 @@
 #include "control/methods.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/auto.h"
 #include "base/log.h"
+#include "confine/confine.h"
 
 /* --- state --- */
 
@@ -38,12 +41,14 @@ json_t *control_info(struct control *c)
 	json_t *j;
 
 	AUTO_LOCK(&c->lock);
-	j = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:i, s:I, s:b, s:s}", "name", c->dir.name,
-		      "pid", (int)getpid(), "state", state_name(c), "started",
+	j = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:i, s:I, s:b, s:s, s:s}", "name",
+		      c->dir.name, "pid", (int)getpid(), "state", state_name(c), "started",
 		      (json_int_t)c->started, "engine", c->engine ? c->engine : "", "engine_reason",
 		      c->engine_reason ? c->engine_reason : "", "cpus", (int)c->cpus,
 		      "memory_bytes", (json_int_t)c->memory_bytes, "background", c->background,
-		      "restart", c->restart);
+		      "restart", c->restart, "confined", c->confined);
+	if (j && *c->unconfined)
+		json_object_set_new(j, "unconfined", json_string(c->unconfined));
 	if (j && c->shares)
 		json_object_set_new(j, "shares", json_deep_copy(c->shares));
 	if (j && c->state == CONTROL_OVER)
@@ -184,9 +189,9 @@ int control_on_loop(struct control *c, int (*fn)(struct control *c, void *arg, s
 static int open_all(struct control *c, const struct control_opts *o, struct err *e)
 {
 	char path[VM_PATH_MAX + 32];
-	int r = vm_dir_claim(&c->dir, o->name, o->exact, e);
+	int r = o->confine ? dir_keeper_start(&c->keeper, e) : 0;
 
-	if (r < 0)
+	if (r < 0 || (r = vm_dir_claim(&c->dir, o->name, o->exact, e)) < 0)
 		return r;
 	vm_dir_file(&c->dir, "console.log", path);
 	return console_log_new(&c->log, path, e);
@@ -207,7 +212,8 @@ int control_new(struct control **out, const struct control_opts *o, struct err *
 	c->watcher.memory = memory_news;
 	c->watcher.part = control_part_news;
 	c->call.run = run_call;
-	c->dir.lock = -1;
+	c->dir.lock = c->keeper.fd = -1;
+	c->confined = "no";
 	snprintf(c->restart, sizeof c->restart, "%s", o->restart ? o->restart : "no");
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->changed, NULL);
@@ -233,6 +239,35 @@ static json_t *shares_json(const struct machine_config *config)
 						     s->tag, "read_only", s->read_only));
 	}
 	return all;
+}
+
+int control_confine(struct control *c, struct confine_profile *p, const char *const *sockets,
+		    unsigned n, struct err *e)
+{
+	char path[VM_PATH_MAX + 32];
+	int r = 0;
+
+	for (unsigned i = 0; i < n && r == 0; i++)
+		if (sockets[i])
+			r = dir_keeper_add_socket(&c->keeper, sockets[i], e);
+	if (r < 0 || (r = dir_keeper_seal(&c->keeper, &c->dir, e)) < 0 ||
+	    (r = confine_allow(p, c->dir.path, CONFINE_MANAGE, e)) < 0)
+		return r;
+	vm_dir_file(&c->dir, "died", path);
+	p->violation_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	return p->violation_fd < 0 ? err_sys(e, errno, "'%s'", path) : 0;
+}
+
+int control_confined(struct control *c, const struct confine_state *s, struct err *e)
+{
+	int fd = open(c->dir.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, errno, "'%s'", c->dir.path);
+	c->dir.fd = fd;
+	c->confined = s->layers == CONFINE_ALL ? "yes" : s->layers ? "partly" : "no";
+	snprintf(c->unconfined, sizeof c->unconfined, "%s", s->missing);
+	return 0;
 }
 
 int control_attach(struct control *c, struct machine *m, const struct machine_config *config,
@@ -312,7 +347,8 @@ int control_rename(struct control *c, const char *name, struct err *e)
 		return err_set(e, EBUSY, "a VM that is started again when it ends keeps its name");
 	pthread_mutex_lock(&c->lock);
 	strcpy(before, c->dir.name);
-	r = vm_dir_rename(&c->dir, name, e);
+	r = c->keeper.fd >= 0 ? dir_keeper_rename(&c->keeper, &c->dir, name, e)
+			      : vm_dir_rename(&c->dir, name, e);
 	pthread_mutex_unlock(&c->lock);
 	if (r < 0)
 		return r;
@@ -324,13 +360,25 @@ int control_rename(struct control *c, const char *name, struct err *e)
 	return 0;
 }
 
+static void release(struct control *c, bool keep)
+{
+	if (!c->dir.fd) {
+		dir_keeper_done(&c->keeper);
+		vm_dir_release(&c->dir, keep);
+		return;
+	}
+	dir_keeper_release(&c->keeper, keep);
+	close(c->dir.lock);
+	close(c->dir.fd);
+}
+
 void control_free(struct control *c)
 {
 	if (!c)
 		return;
 	api_server_free(c->server);
 	/* One that nobody watches over is gone when its terminal is. */
-	vm_dir_release(&c->dir, c->background);
+	release(c, c->background);
 	console_log_done(&c->log);
 	events_done(&c->events);
 	pthread_cond_destroy(&c->changed);

@@ -26,6 +26,7 @@ struct control_opts {
 	bool exact;          /* the name, and no other */
 	bool background;     /* nobody's terminal */
 	const char *restart; /* "no", "on-failure", "always" */
+	bool confine;        /* the process will be; it has one thread now */
 };
 
 WARN_UNUSED int control_new(struct control **out, const struct control_opts *o, struct err *e);
@@ -33,6 +34,15 @@ const struct vm_dir *control_dir(const struct control *c);
 /* What the guest says goes through this one, to next as well (NULL: to the log alone). */
 struct byte_sink *control_sink(struct control *c, struct byte_sink *next);
 struct machine_watcher *control_watcher(struct control *c);
+
+/* Before the process is confined. The profile gets the VM's directory, and what notes its end; sockets[n] are
+ * those that it made elsewhere. */
+struct confine_profile;
+WARN_UNUSED int control_confine(struct control *c, struct confine_profile *p,
+				const char *const *sockets, unsigned n, struct err *e);
+/* After it was, or was not: with what is missing of the layers. */
+struct confine_state;
+WARN_UNUSED int control_confined(struct control *c, const struct confine_state *s, struct err *e);
 
 /* The machine is built: the socket is there when it returns. */
 WARN_UNUSED int control_attach(struct control *c, struct machine *m,

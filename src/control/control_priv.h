@@ -15,6 +15,7 @@
 #include "control/console_log.h"
 #include "control/control.h"
 #include "control/events.h"
+#include "control/dir_keeper.h"
 
 /* States, as bits for api_method.states. */
 enum control_state {
@@ -27,6 +28,9 @@ enum control_state {
 
 struct control {
 	struct vm_dir dir;
+	struct dir_keeper keeper; /* of one that is to be confined */
+	const char *confined;     /* "yes", "partly", "no" */
+	char unconfined[256];     /* what is missing, for people */
 	struct api_table table;
 	struct api_server *server;
 	struct console_log log;

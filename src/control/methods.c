@@ -342,14 +342,15 @@ static const struct set_args set_defaults = {
 
 static const char info_schema[] =
 	"{\"type\":\"object\",\"required\":[\"name\",\"pid\",\"state\",\"started\",\"engine\","
-	"\"cpus\",\"memory_bytes\",\"background\",\"restart\"],\"properties\":{\"name\":" STRING
+	"\"cpus\",\"memory_bytes\",\"background\",\"restart\",\"confined\"],\"properties\":{\"name\":" STRING
 	",\"pid\":" INTEGER ",\"state\":{\"enum\":[\"starting\",\"running\",\"paused\","
 	"\"stopping\",\"ended\"]},\"started\":" INTEGER ",\"engine\":" STRING
 	",\"engine_reason\":" STRING ",\"cpus\":" INTEGER ",\"memory_bytes\":" INTEGER
 	",\"background\":{\"type\":\"boolean\"},\"restart\":{\"enum\":[\"no\",\"on-failure\","
 	"\"always\"]},\"shares\":{\"type\":\"array\",\"items\":{\"type\":\"object\","
 	"\"properties\":{\"dir\":" STRING ",\"tag\":" STRING
-	",\"read_only\":{\"type\":\"boolean\"}}}},\"ended\":" ENDED
+	",\"read_only\":{\"type\":\"boolean\"}}}},\"confined\":{\"enum\":[\"yes\",\"partly\",\"no\"]}"
+	",\"unconfined\":" STRING ",\"ended\":" ENDED
 	",\"devices\":{\"type\":\"array\",\"items\":" PART "}}}";
 
 static const char id_schema[] =

@@ -16,7 +16,7 @@
 #define TRIES 100
 
 static const char *const files[] = {"pid",       "control",      "state.json", "console.log",
-				    "holon.log", "restart.lock", "vsock"};
+				    "holon.log", "restart.lock", "vsock",      "died"};
 
 /* --- names --- */
 
@@ -101,12 +101,16 @@ int vm_dir_write(const struct vm_dir *d, const char *file, const char *text, str
 {
 	char path[VM_PATH_MAX + 32], temp[VM_PATH_MAX + 40];
 	AUTO_CLOSE int fd = -1;
+	int in = d->fd ? d->fd : AT_FDCWD;
 	size_t len = strlen(text);
 
-	vm_dir_file(d, file, path);
+	if (d->fd)
+		snprintf(path, sizeof path, "%s", file);
+	else
+		vm_dir_file(d, file, path);
 	snprintf(temp, sizeof temp, "%s.new", path);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(temp, path) < 0)
+	fd = openat(in, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, len) != (ssize_t)len || renameat(in, temp, in, path) < 0)
 		return err_sys(e, errno, "write '%s'", path);
 	return 0;
 }
@@ -196,14 +200,46 @@ static void remove_all(struct vm_dir *d)
 	rmdir(d->path);
 }
 
+void vm_dir_clear(struct vm_dir *d, bool keep)
+{
+	if (!keep) {
+		remove_all(d);
+		return;
+	}
+	remove_file(d, "pid");
+	remove_file(d, "control");
+	remove_file(d, "vsock");
+	remove_file(d, "died");
+}
+
+bool vm_last_word(const struct vm_dir *d, char *to, size_t len)
+{
+	char path[VM_PATH_MAX + 32];
+	AUTO_CLOSE int fd = -1;
+	ssize_t n;
+
+	vm_dir_file(d, "died", path);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	n = fd < 0 ? 0 : read(fd, to, len - 1);
+	if (n <= 0)
+		return false;
+	to[n] = 0;
+	to[strcspn(to, "\n")] = 0;
+	return true;
+}
+
+int vm_dir_at(struct vm_dir *out, const char *name, struct err *e)
+{
+	int r = vm_check_name(name, e);
+
+	return r < 0 ? r : place(out, name, e);
+}
+
 void vm_dir_release(struct vm_dir *d, bool keep)
 {
 	if (d->lock < 0)
 		return;
-	if (keep)
-		remove_file(d, "pid");
-	else
-		remove_all(d);
+	vm_dir_clear(d, keep);
 	close(d->lock);
 	d->lock = -1;
 }

@@ -34,7 +34,10 @@ void ids_init(struct share *s)
 
 int ids_begin(struct share *s)
 {
-	if (s->squash)
+	int bits = prctl(PR_GET_SECUREBITS);
+
+	/* A confined process has set it, and may set it no more. */
+	if (s->squash || (bits >= 0 && bits & SECBIT_NO_SETUID_FIXUP))
 		return 0;
 	return prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 ? -errno : 0;
 }

@@ -295,15 +295,22 @@ class Full(Disks):
         words = []
         for d in disks:
             words += ["--disk", f"{inside}/{d}"]
-        shell = f"mount -t tmpfs -o size={size} tmpfs {inside} && cd {inside} && {setup} && exec \"$@\""
+        # A process that keeps the mounts: the VM's own root has but its own files, and cannot be written to.
+        stay = f"sleep 3600 </dev/null >/dev/null 2>&1 & echo $! >{inside}.pid"
+        shell = f"{stay}; mount -t tmpfs -o size={size} tmpfs {inside} && cd {inside} && {setup} && exec \"$@\""
         wrap = ["unshare", "-m", "sh", "-c", shell, "sh", HOLON]
         if os.geteuid():
             wrap.insert(1, "-rU")
         vm = Shell.__new__(Shell)
         vm.p = subprocess.Popen([*wrap, "run", *self.kit.words(*words)], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.seen = lambda name: f"/proc/{vm.p.pid}/root{inside}/{name}"
+        self.seen = lambda name: f"/proc/{self.keeper(inside)}/root{inside}/{name}"
+        self.addCleanup(lambda: os.kill(self.keeper(inside), signal.SIGKILL))
         return vm
+
+    def keeper(self, inside):
+        with open(inside + ".pid") as f:
+            return int(f.read())
 
     def wait_for_text(self, vm, text):
         got, end = b"", time.monotonic() + PATIENCE

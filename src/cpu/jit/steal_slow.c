@@ -70,8 +70,10 @@ static bool waited(struct steal *s, uint64_t *ns)
 	unsigned long ran, wait;
 	ssize_t n;
 
-	if (s->fd <= 0)
-		s->fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	if (s->fd <= 0) { /* /proc/thread-self is not there in a confined process */
+		snprintf(text, sizeof text, "/proc/self/task/%d/schedstat", gettid());
+		s->fd = open(text, O_RDONLY | O_CLOEXEC);
+	}
 	if (s->fd <= 0)
 		return false;
 	n = pread(s->fd, text, sizeof text - 1, 0);

@@ -247,6 +247,7 @@ int control_confine(struct control *c, struct confine_profile *p, const char *co
 	char path[VM_PATH_MAX + 32];
 	int r = 0;
 
+	c->host_network = p->network;
 	for (unsigned i = 0; i < n && r == 0; i++)
 		if (sockets[i])
 			r = dir_keeper_add_socket(&c->keeper, sockets[i], e);

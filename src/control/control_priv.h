@@ -30,6 +30,7 @@ struct control {
 	struct vm_dir dir;
 	struct dir_keeper keeper; /* of one that is to be confined */
 	const char *confined;     /* "yes", "partly", "no" */
+	bool host_network;        /* its cards may use the host's */
 	char unconfined[256];     /* what is missing, for people */
 	struct api_table table;
 	struct api_server *server;

@@ -86,6 +86,23 @@ struct new_net {
 	char id[MACHINE_ID_LEN];
 };
 
+/* What a confined process cannot reach any more. */
+static int is_in_reach(const struct control *c, const struct net_opts *o, struct err *e)
+{
+	if (!c->confined || !strcmp(c->confined, "no"))
+		return 0;
+	if (o->kind == NET_USER && !c->host_network)
+		return err_set(
+			e, EPERM,
+			"the VM was started without a card that uses the host's network, and is "
+			"confined from it; start it with --net user, or with --confine off");
+	if (o->kind == NET_SWITCH)
+		return err_set(e, EPERM,
+			       "a confined VM cannot join a switch any more; start it with --net "
+			       "switch=NAME, or with --confine off");
+	return 0;
+}
+
 static int begin_net(struct control *c, void *arg, struct err *e)
 {
 	struct new_net *n = arg;
@@ -99,7 +116,7 @@ int control_attach_net(void *ctx, const void *args, struct api_fds *fds, struct 
 	struct new_net n = {0};
 	int r = net_args_fill(&n.config, args, e);
 
-	if (r < 0)
+	if (r < 0 || (r = is_in_reach(ctx, &n.config.net, e)) < 0)
 		return r;
 	if (fds->n > 1 ||
 	    (fds->n && n.config.net.kind != NET_TAP && n.config.net.kind != NET_BRIDGE))

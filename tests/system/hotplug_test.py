@@ -163,7 +163,7 @@ class Disks(Hotplug):
         with Guest(HOLON, guests.spin, "--name", "plug", "--net", "none",
                    "--disk", self.path("a.raw") + ",format=raw"):
             deadline = time.monotonic() + PATIENCE
-            while self.holon("inspect", "plug").returncode or '"running"' not in self.good("inspect", "plug"):
+            while '"running"' not in self.holon("inspect", "plug").stdout:
                 self.assertLess(time.monotonic(), deadline)
             self.bad("has not let go of vda in 0 seconds", "detach", "--timeout", "0", "plug", "vda")
             self.assertTrue(self.devices()["vda"]["leaving"])
@@ -178,17 +178,26 @@ class Disks(Hotplug):
 
 class Cards(Hotplug):
     def test_cards_come_and_go(self):
-        vm = self.boot()
+        vm = self.boot("--net", "user,restrict")
         self.assertEqual(self.good("attach", "plug", "--net", "user,mac=52:54:00:12:34:56"), "net4\n")
-        self.there(vm, "/sys/class/net/eth0")
-        self.assertEqual(vm.run("cat /sys/class/net/eth0/address").strip(), "52:54:00:12:34:56")
-        self.assertIn("lease of", vm.lease())
+        self.there(vm, "/sys/class/net/eth1")
+        self.assertEqual(vm.run("cat /sys/class/net/eth1/address").strip(), "52:54:00:12:34:56")
+        self.assertIn("lease of", vm.lease("eth1"))
         self.good("detach", "plug", "net4")
-        self.gone(vm, "/sys/class/net/eth0")
+        self.gone(vm, "/sys/class/net/eth1")
         for _ in range(4):
             self.good("attach", "plug", "--net", "user")
         self.bad("are taken", "attach", "plug", "--net", "user")
         self.good("detach", "plug", "net6", "--force")
+        self.end(vm)
+
+    def test_a_confined_vm_reaches_no_network_later(self):
+        vm = self.boot()
+        if '"confined":"no"' in self.good("inspect", "plug").replace(" ", ""):
+            self.skipTest("not confined here")
+        self.bad("started without a card", "attach", "plug", "--net", "user")
+        self.bad("cannot join a switch", "attach", "plug", "--net", "switch=lan")
+        self.assertEqual(self.devices(), {})
         self.end(vm)
 
     def test_a_card_of_the_start_stays(self):

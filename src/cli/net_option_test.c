@@ -70,8 +70,8 @@ static void each_key_reaches_its_field(void **state)
 	assert_memory_equal(n->mac, "\x52\x54\0\x12\x34\x56", 6);
 	assert_int_equal(n->net.mtu, 9000);
 	assert_int_equal(n->queues, 3);
-	assert_int_equal(n->net.rx_bps, MIB(1));
-	assert_int_equal(n->net.tx_bps, MIB(2));
+	assert_int_equal(n->net.rx.bytes.rate, MIB(1));
+	assert_int_equal(n->net.tx.bytes.rate, MIB(2));
 	assert_true(got.net[1].net.restricted);
 	assert_string_equal(got.net[1].net.tftp, "/srv");
 	assert_string_equal(got.net[1].net.bootfile, "f");

@@ -205,20 +205,34 @@ static int set_disk(struct control *c, const struct set_args *a, struct err *e)
 	return machine_set_disk_limits(c->machine, a->disk, &l, e);
 }
 
+static int set_net(struct control *c, const struct set_args *a, struct err *e)
+{
+	const struct net_limits rx = {.bytes.rate = a->rx == SET_KEEP ? 0 : a->rx};
+	const struct net_limits tx = {.bytes.rate = a->tx == SET_KEEP ? 0 : a->tx};
+
+	return machine_set_net_limits(c->machine, a->net, &rx, &tx, e);
+}
+
 static int do_set(struct control *c, void *arg, struct err *e)
 {
 	const struct set_args *a = arg;
+	bool net = a->net != SET_KEEP_COUNT;
 	int r = 0;
 
 	if (!a->disk && (a->bps != SET_KEEP || a->iops != SET_KEEP_COUNT))
 		return err_set(e, EINVAL, "bps and iops go with disk: which one?");
-	if (!a->disk && a->balloon == SET_KEEP && !control_sets_limits(a))
+	if (!net && (a->rx != SET_KEEP || a->tx != SET_KEEP))
+		return err_set(e, EINVAL, "rx and tx go with net: which card?");
+	if (!a->disk && !net && a->balloon == SET_KEEP && !control_sets_limits(a))
 		return err_set(e, EINVAL,
-			       "nothing to set: balloon, disk with bps and iops, or limits");
+			       "nothing to set: balloon, disk with bps and iops, net with rx and "
+			       "tx, or limits");
 	if (a->balloon != SET_KEEP)
 		r = machine_set_balloon(c->machine, a->balloon, e);
 	if (r == 0 && a->disk)
 		r = set_disk(c, a, e);
+	if (r == 0 && net)
+		r = set_net(c, a, e);
 	if (r == 0)
 		r = control_set_limits(c, a, e);
 	return r;
@@ -304,6 +318,12 @@ static const struct option set_options[] = {
 	 "At most so many bytes a second; 0: no limit."},
 	{"iops", OPT_NUMBER, offsetof(struct set_args, iops), "N",
 	 "At most so many requests a second; 0: no limit."},
+	{"net", OPT_NUMBER, offsetof(struct set_args, net), "N",
+	 "The network card whose rates are set; 0 is the first. Those that are not named are lifted."},
+	{"rx", OPT_SIZE, offsetof(struct set_args, rx), "RATE",
+	 "At most so many bytes a second to the guest; 0: no limit."},
+	{"tx", OPT_SIZE, offsetof(struct set_args, tx), "RATE",
+	 "The same of what the guest sends."},
 	{"cpu-cap", OPT_TEXT, offsetof(struct set_args, cpu_cap), "PERCENT%|off",
 	 "Processor time that the VM gets at most, of one core."},
 	{"vcpu-cap", OPT_TEXT, offsetof(struct set_args, vcpu_cap), "PERCENT%|off",
@@ -321,8 +341,13 @@ static const struct option set_options[] = {
 	{"io-weight", OPT_COUNT, offsetof(struct set_args, io_weight), "N",
 	 "Its share of busy disks of the host, against others' 100.", .max = WEIGHT_MAX},
 	{0}};
-static const struct set_args set_defaults = {
-	.balloon = SET_KEEP, .bps = SET_KEEP, .iops = SET_KEEP_COUNT, .memory_limit = SET_KEEP};
+static const struct set_args set_defaults = {.balloon = SET_KEEP,
+					     .bps = SET_KEEP,
+					     .rx = SET_KEEP,
+					     .tx = SET_KEEP,
+					     .iops = SET_KEEP_COUNT,
+					     .net = SET_KEEP_COUNT,
+					     .memory_limit = SET_KEEP};
 
 #define INTEGER "{\"type\":\"integer\"}"
 #define STRING  "{\"type\":\"string\"}"

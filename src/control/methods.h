@@ -56,9 +56,9 @@ struct detach_args {
 	bool force;
 };
 struct set_args {
-	uint64_t balloon, bps;
+	uint64_t balloon, bps, rx, tx;
 	const char *disk;
-	unsigned iops;
+	unsigned iops, net;
 	const char *cpu_cap, *vcpu_cap, *swap_limit;
 	unsigned cpu_weight, io_weight; /* 0: not given */
 	uint64_t memory_limit;

@@ -163,8 +163,8 @@ static int set_parts(struct machine_net *n, const struct net_args *p, struct err
 	n->net.tftp = p->tftp;
 	n->net.bootfile = p->bootfile;
 	n->net.mtu = (uint16_t)p->mtu;
-	n->net.rx_bps = p->rx;
-	n->net.tx_bps = p->tx;
+	n->net.rx.bytes.rate = p->rx;
+	n->net.tx.bytes.rate = p->tx;
 	n->queues = (uint16_t)p->queues;
 	n->has_mac = p->mac;
 	return p->mac ? net_mac_parse(p->mac, n->mac, e) : 0;

@@ -115,6 +115,7 @@ struct machine_config {
 	struct kernel_source *kernel_source; /* instead of these three; NULL: there are these */
 	struct machine_firmware firmware;    /* instead of all of these */
 	bool vga;                            /* a VGA with text, and a keyboard */
+	bool keyboard;                       /* one without a VGA */
 	bool debug_exit;                     /* port 0xf4 present, and the test device */
 	bool no_reboot;
 	uint64_t virtio_off; /* feature bits (VIRTIO_F_...) that no virtio device offers */
@@ -242,6 +243,10 @@ struct resource *machine_resource(struct machine *m); /* or NULL */
 WARN_UNUSED int machine_set_cap(struct machine *m, unsigned cap, struct err *e);
 WARN_UNUSED int machine_set_vcpu_cap(struct machine *m, unsigned cap, struct err *e);
 WARN_UNUSED int machine_pin(struct machine *m, const struct cpu_pin *pin, struct err *e);
+/* card: its number. */
+WARN_UNUSED int machine_set_net_limits(struct machine *m, unsigned card,
+				       const struct net_limits *rx, const struct net_limits *tx,
+				       struct err *e);
 
 /* --- what comes and goes while it runs (docs/hotplug.md) --- */
 
@@ -289,7 +294,7 @@ void machine_console_size(struct machine *m, unsigned columns, unsigned rows);
 /* The VGA's screen; false: there is no VGA. Any thread. */
 struct vga_text;
 bool machine_screen(struct machine *m, struct vga_text *t);
-/* A key of the VGA's keyboard goes down or up: its bytes of scan code set 2. False: there is no room
+/* A key of the keyboard goes down or up: its bytes of scan code set 2. False: there is no room
  * for them now; offer them again after room(ctx) as below. Loop thread. */
 WARN_UNUSED bool machine_key(struct machine *m, const uint8_t *codes, uint32_t len);
 /* Console input; returns how many bytes were taken; the rest is offered again after

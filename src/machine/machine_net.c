@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -70,6 +71,36 @@ int machine_add_net(struct machine *m, unsigned n, const struct machine_net *c, 
 
 	snprintf(thread, sizeof thread, "net%u", n);
 	return machine_add_virtio(m, SLOT_NET + n, THREAD_NET, thread, make_card, &card, e);
+}
+
+struct new_limits {
+	struct loop_call call;
+	struct net_port *wire;
+	struct net_limits rx, tx;
+};
+
+static void set_limits(struct loop_call *call)
+{
+	struct new_limits *n = container_of(call, struct new_limits, call);
+
+	net_backend_set_limits(n->wire, &n->rx, &n->tx);
+	free(n);
+}
+
+/* On the card's I/O thread, which nobody waits for: it may be busy. */
+int machine_set_net_limits(struct machine *m, unsigned card, const struct net_limits *rx,
+			   const struct net_limits *tx, struct err *e)
+{
+	struct new_limits *n;
+
+	if (card >= MACHINE_NETS_MAX || !m->wire[card] || machine_plug_leaves(m, SLOT_NET + card))
+		return err_set(e, ENOENT, "there is no network card %u; the first is 0", card);
+	n = calloc(1, sizeof *n);
+	if (!n)
+		return err_set(e, ENOMEM, "out of memory");
+	*n = (struct new_limits){{.run = set_limits}, m->wire[card], *rx, *tx};
+	loop_post(virtio_pci_virtio(m->virtio[SLOT_NET + card])->env.loop, &n->call);
+	return 0;
 }
 
 void machine_free_wires(struct machine *m)

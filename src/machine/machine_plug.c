@@ -183,6 +183,11 @@ static void slot_left(struct plug_owner *o, unsigned slot)
 
 /* --- which there are --- */
 
+bool machine_plug_leaves(const struct machine *m, unsigned slot)
+{
+	return m->plug->place[slot].leaving;
+}
+
 static void part_in(const struct machine *m, unsigned slot, struct machine_part *to)
 {
 	const struct place *p = &m->plug->place[slot];

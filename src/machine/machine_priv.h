@@ -316,6 +316,7 @@ void machine_plug_free(struct machine *m); /* before the devices; no thread of t
 void machine_plug_fill(struct machine *m); /* what is there from the start */
 /* The machine is being reset: true: what is in the slot is on its way out. */
 bool machine_plug_reset(struct machine *m, unsigned slot);
+bool machine_plug_leaves(const struct machine *m, unsigned slot); /* its I/O thread ends */
 
 /* machine_run.c */
 WARN_UNUSED int machine_life_init(struct machine *m, struct err *e);

@@ -28,14 +28,13 @@ static int add_filters(struct net_port **wire, const struct net_opts *o, struct 
 {
 	const struct net_warn warn = {o->warn, o->warn_ctx};
 	struct net_filter *f;
-	int r = 0;
+	int r;
 
-	if (o->rx_bps || o->tx_bps) {
-		r = limit_new(&f, o->rx_bps, o->tx_bps, l, e);
-		if (r < 0)
-			return r;
-		put_before(wire, f);
-	}
+	/* There even without limits: they can be set while the VM runs. */
+	r = limit_new(&f, &o->rx, &o->tx, l, e);
+	if (r < 0)
+		return r;
+	put_before(wire, f);
 	if (o->capture) {
 		r = capture_new(&f, o->capture, o->vm, &warn, l, e);
 		if (r < 0)
@@ -78,7 +77,16 @@ void net_backend_free(struct net_port *p)
 		struct net_port *next = net_filter_next(p);
 
 		net_connect(p->peer, NULL);
+		if (next)
+			next->peer = NULL; /* the filter's other side, which goes with it */
 		p->ops->free(p);
 		p = next;
 	}
+}
+
+void net_backend_set_limits(struct net_port *p, const struct net_limits *rx,
+			    const struct net_limits *tx)
+{
+	while (p && !limit_set(p, rx, tx))
+		p = net_filter_next(p);
 }

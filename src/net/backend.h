@@ -41,7 +41,9 @@ void net_filter_init(struct net_filter *f, const struct net_filter_ops *ops);
 /* p: the card side of a filter: what its wire side is connected to. NULL: p is no filter's. */
 struct net_port *net_filter_next(struct net_port *p);
 
-WARN_UNUSED int limit_new(struct net_filter **out, uint64_t rx_bps, uint64_t tx_bps, struct loop *l,
-			  struct err *e);
+WARN_UNUSED int limit_new(struct net_filter **out, const struct net_limits *rx,
+			  const struct net_limits *tx, struct loop *l, struct err *e);
+/* False: p, the end of a wire, is not the card side of such a filter. */
+bool limit_set(struct net_port *p, const struct net_limits *rx, const struct net_limits *tx);
 WARN_UNUSED int capture_new(struct net_filter **out, const char *file, const char *vm,
 			    const struct net_warn *w, struct loop *l, struct err *e);

@@ -87,6 +87,15 @@ struct net_forward { /* host -> guest, for NET_USER */
 	uint16_t host_port, guest_port;
 };
 
+struct net_rate {       /* a token bucket */
+	uint64_t rate;  /* a second; 0: no limit */
+	uint64_t burst; /* what may pass at once; 0: what the rate gives in a moment */
+	uint64_t once;  /* what passes before any of that is counted */
+};
+struct net_limits { /* of one direction */
+	struct net_rate bytes, frames;
+};
+
 #define NET_FORWARDS_MAX 64u
 
 /* "[ADDR:]HOST:GUEST[/udp|/tcp]" */
@@ -104,9 +113,9 @@ struct net_opts {
 	const char *bootfile; /* NET_USER: which of them DHCP names for those that boot; or NULL */
 	bool uplink;          /* NET_SWITCH: the switch also leads to user-mode NAT */
 	uint16_t mtu;         /* the guest's; 0: NET_MTU */
-	uint64_t rx_bps, tx_bps; /* bytes a second, as the guest sees it; 0: no limit */
-	const char *capture;     /* pcapng file; NULL: none */
-	const char *vm;          /* the VM's name: for DHCP and the capture; may be NULL */
+	struct net_limits rx, tx; /* as the guest sees it */
+	const char *capture;      /* pcapng file; NULL: none */
+	const char *vm;           /* the VM's name: for DHCP and the capture; may be NULL */
 	/* Something went wrong while it runs, in words for people. I/O thread. May be NULL. */
 	void (*warn)(void *ctx, const char *text);
 	void *warn_ctx;
@@ -117,6 +126,9 @@ struct net_opts {
 WARN_UNUSED int net_backend_new(struct net_port **out, struct net_port *card,
 				const struct net_opts *o, struct loop *l, struct err *e);
 void net_backend_free(struct net_port *p); /* accepts NULL */
+/* Other limits from now on. I/O thread. */
+void net_backend_set_limits(struct net_port *p, const struct net_limits *rx,
+			    const struct net_limits *tx);
 
 /* For a tap or a bridge: the tap's descriptor, set up for a backend of any process; or -errno. */
 WARN_UNUSED int net_tap_fd(const struct net_opts *o, struct err *e);

@@ -222,11 +222,13 @@ static int tear_down(void **state)
 	return 0;
 }
 
+static const struct net_limits mega = {.bytes.rate = 1000000};
+
 static void a_filter_shows_each_side_what_the_other_can(void **state)
 {
 	struct net_filter *f;
 
-	assert_int_equal(limit_new(&f, 1000000, 1000000, w.loop, NULL), 0);
+	assert_int_equal(limit_new(&f, &mega, &mega, w.loop, NULL), 0);
 	make_wire(f);
 	assert_int_equal(net_peer_caps(&w.card.port), NET_CAP_ALL);
 	assert_int_equal(net_peer_caps(&w.far.port), NET_CAP_CSUM);
@@ -244,7 +246,7 @@ static void a_limit_holds_each_direction_to_its_rate(void **state)
 	unsigned sent = 0;
 
 	loop_clock_pause(w.loop, true);
-	assert_int_equal(limit_new(&f, 1000000, 0, w.loop, NULL), 0);
+	assert_int_equal(limit_new(&f, &mega, &(struct net_limits){0}, w.loop, NULL), 0);
 	make_wire(f);
 	for (unsigned ms = 0; ms <= 1000; ms++) {
 		loop_clock_set(w.loop, UINT64_C(1000000) * ms);
@@ -256,6 +258,54 @@ static void a_limit_holds_each_direction_to_its_rate(void **state)
 	assert_in_range(sent, 1010, 1030);
 	for (unsigned i = 0; i < 1000; i++)
 		assert_true(keeper_send(&w.card, NULL, frame, len));
+}
+
+/* How many frames of len bytes pass in ms, and one at a time before. */
+static unsigned passed_in(unsigned from_ms, unsigned to_ms, size_t len)
+{
+	unsigned sent = 0;
+
+	for (unsigned ms = from_ms; ms <= to_ms; ms++) {
+		loop_clock_set(w.loop, UINT64_C(1000000) * ms);
+		while (keeper_send(&w.far, NULL, frame, len))
+			sent++;
+		keeper_clear(&w.card);
+	}
+	return sent;
+}
+
+static void a_limit_of_frames_counts_frames(void **state)
+{
+	const struct net_limits frames = {.frames = {.rate = 100, .burst = 10, .once = 50}};
+	const struct frame_spec s = {.data = 946};
+	size_t len = frame_make(frame, &s);
+	struct net_filter *f;
+
+	loop_clock_pause(w.loop, true);
+	assert_int_equal(limit_new(&f, &frames, &(struct net_limits){0}, w.loop, NULL), 0);
+	make_wire(f);
+	assert_int_equal(passed_in(0, 0, len), 60); /* what is given once, then the bucket */
+	assert_in_range(passed_in(1, 1000, len), 99, 101);
+}
+
+static void a_limit_can_be_another(void **state)
+{
+	const struct net_limits none = {0};
+	const struct frame_spec s = {.data = 946};
+	size_t len = frame_make(frame, &s);
+	struct net_filter *f;
+
+	loop_clock_pause(w.loop, true);
+	assert_int_equal(limit_new(&f, &none, &none, w.loop, NULL), 0);
+	make_wire(f);
+	for (unsigned i = 0; i < 100; i++)
+		assert_true(keeper_send(&w.far, NULL, frame, len));
+	keeper_clear(&w.card);
+	net_backend_set_limits(&f->side[NET_CARD_SIDE], &mega, &none);
+	assert_in_range(passed_in(0, 1000, len), 1010, 1030);
+	net_backend_set_limits(&f->side[NET_CARD_SIDE], &none, &none);
+	for (unsigned i = 0; i < 100; i++)
+		assert_true(keeper_send(&w.far, NULL, frame, len));
 }
 
 static void a_capture_has_every_frame_whole(void **state)
@@ -332,6 +382,8 @@ int main(void)
 		cmocka_unit_test(a_syn_announces_the_largest_segments_and_the_real_size_is_kept),
 		WIRE(a_filter_shows_each_side_what_the_other_can),
 		WIRE(a_limit_holds_each_direction_to_its_rate),
+		WIRE(a_limit_of_frames_counts_frames),
+		WIRE(a_limit_can_be_another),
 		WIRE(a_capture_has_every_frame_whole),
 		WIRE(a_full_disk_ends_the_capture_and_not_the_wire),
 	};

@@ -50,6 +50,7 @@ const char *block_ctx_engine(const struct block_ctx *c); /* "io_uring", "threads
 
 struct block_limits { /* token buckets; 0: no limit; bursts in bytes and requests */
 	uint64_t bps, iops, bps_burst, iops_burst;
+	uint64_t bps_once, iops_once; /* what passes before any of that is counted */
 };
 
 /* Files that somebody else has opened, by the names by which they would be. */

@@ -22,12 +22,16 @@ static uint64_t opens_at(const struct throttle_bucket *b, uint64_t now)
 {
 	uint64_t ahead = b->rate ? cost_ns(b, b->burst) : 0;
 
-	return b->rate && b->paid_ns > now + ahead ? b->paid_ns - ahead : 0;
+	return b->rate && !b->once && b->paid_ns > now + ahead ? b->paid_ns - ahead : 0;
 }
 
 static void pay(struct throttle_bucket *b, uint64_t now, uint64_t units)
 {
-	if (b->rate)
+	uint64_t free_units = min_u64(b->once, units);
+
+	b->once -= free_units;
+	units -= free_units;
+	if (b->rate && units)
 		b->paid_ns = (b->paid_ns > now ? b->paid_ns : now) + cost_ns(b, units);
 }
 
@@ -73,9 +77,11 @@ void throttle_init(struct throttle *t, struct clock *clock, struct coros *coros)
 	t->last = &t->first;
 }
 
-static void set_bucket(struct throttle_bucket *b, uint64_t rate, uint64_t burst, uint64_t now)
+static void set_bucket(struct throttle_bucket *b, uint64_t rate, uint64_t burst, uint64_t once,
+		       uint64_t now)
 {
 	b->rate = rate;
+	b->once = rate ? once : 0;
 	b->burst = burst ? burst : rate / DEFAULT_BURST_PART;
 	/* What the old limit left to be paid does not weigh more under the new one. */
 	if (rate)
@@ -86,8 +92,8 @@ void throttle_set(struct throttle *t, const struct block_limits *l)
 {
 	uint64_t now = clock_now(t->clock);
 
-	set_bucket(&t->bytes, l->bps, l->bps_burst, now);
-	set_bucket(&t->requests, l->iops, l->iops_burst, now);
+	set_bucket(&t->bytes, l->bps, l->bps_burst, l->bps_once, now);
+	set_bucket(&t->requests, l->iops, l->iops_burst, l->iops_once, now);
 	t->on = l->bps || l->iops;
 	let_pass(t);
 }

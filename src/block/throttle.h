@@ -14,6 +14,7 @@
 
 struct throttle_bucket {
 	uint64_t rate, burst; /* units per second, units; rate 0: no limit */
+	uint64_t once;        /* units that are still free of charge */
 	uint64_t paid_ns;
 };
 

@@ -87,6 +87,22 @@ static void requests_per_second_are_kept(void **unused)
 	done(&b);
 }
 
+static void what_is_given_once_comes_before_the_burst(void **unused)
+{
+	struct request r[20] = {0};
+	struct bed b;
+
+	init(&b, (struct block_limits){.iops = 10, .iops_burst = 5, .iops_once = 7});
+	for (unsigned i = 0; i < 20; i++)
+		submit(&b, &r[i], 1);
+	/* The burst lets one more through, which is paid for afterwards. */
+	assert_true(r[12].passed);
+	assert_false(r[13].passed);
+	fake_clock_advance(&b.clock, SECOND);
+	fake_clock_advance(&b.clock, SECOND);
+	done(&b);
+}
+
 static void bytes_per_second_are_kept_whatever_the_sizes(void **unused)
 {
 	struct request r[40] = {0};
@@ -181,6 +197,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_limits_nothing_waits),
 		cmocka_unit_test(requests_per_second_are_kept),
+		cmocka_unit_test(what_is_given_once_comes_before_the_burst),
 		cmocka_unit_test(bytes_per_second_are_kept_whatever_the_sizes),
 		cmocka_unit_test(after_a_rest_a_burst_passes_at_once_but_no_more),
 		cmocka_unit_test(all_pass_in_the_order_in_which_they_came),

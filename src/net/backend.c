@@ -1,5 +1,6 @@
 /* backend: from options to a wire: backend - limits - capture - card. */
 #include "net/backend.h"
+#include "net/service.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,6 +36,12 @@ static int add_filters(struct net_port **wire, const struct net_opts *o, struct 
 	if (r < 0)
 		return r;
 	put_before(wire, f);
+	if (o->service) {
+		r = service_new(&f, o->service, l, e);
+		if (r < 0)
+			return r;
+		put_before(wire, f);
+	}
 	if (o->capture) {
 		r = capture_new(&f, o->capture, o->vm, &warn, l, e);
 		if (r < 0)

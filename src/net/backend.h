@@ -31,6 +31,11 @@ struct net_filter_ops {
 	/* Asked before a frame that came in at side from goes on; false: not now (the filter
 	 * calls net_room of that side later). May be NULL. */
 	bool (*allow)(struct net_filter *f, int from, size_t len);
+	/* Takes a frame that came in at side from off the wire: true. May be NULL. */
+	bool (*takes)(struct net_filter *f, int from, const struct net_hdr *h,
+		      const struct iovec *iov, unsigned n);
+	/* Who is at that side has room again, for frames of the filter's own, too. May be NULL. */
+	void (*room)(struct net_filter *f, int side);
 	/* It went on. May be NULL. */
 	void (*passed)(struct net_filter *f, int from, const struct net_hdr *h,
 		       const struct iovec *iov, unsigned n, size_t len);

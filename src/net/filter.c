@@ -18,6 +18,8 @@ static bool take(struct net_port *p, const struct net_hdr *h, const struct iovec
 	struct net_filter *f = filter_of(p, &side);
 	size_t len = 0;
 
+	if (f->ops->takes && f->ops->takes(f, side, h, iov, n))
+		return true;
 	for (unsigned i = 0; i < n; i++)
 		len += iov[i].iov_len;
 	if (f->ops->allow && !f->ops->allow(f, side, len))
@@ -36,6 +38,11 @@ static void flush(struct net_port *p)
 
 static void room(struct net_port *p)
 {
+	int side;
+	struct net_filter *f = filter_of(p, &side);
+
+	if (f->ops->room)
+		f->ops->room(f, side);
 	net_room(other(p));
 }
 

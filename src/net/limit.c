@@ -111,7 +111,7 @@ static void limit_free(struct net_filter *f)
 	free(l);
 }
 
-static const struct net_filter_ops ops = {allow, passed, limit_free};
+static const struct net_filter_ops ops = {.allow = allow, .passed = passed, .free = limit_free};
 
 static void bucket_set(struct bucket *b, const struct net_rate *r, uint64_t least, uint64_t now)
 {

@@ -96,6 +96,17 @@ struct net_limits { /* of one direction */
 	struct net_rate bytes, frames;
 };
 
+/* A server inside the wire (service.h). */
+struct net_service {
+	uint32_t address; /* IPv4, host order */
+	uint16_t port;
+	/* bytes[0..len) have come of a connection. 0: that is no whole request yet. Else the request's
+	 * length, or -1: the connection ends behind this answer; *answer is malloc'ed, or NULL. On the
+	 * I/O threads of all cards that have the service. */
+	long (*serve)(void *ctx, char *bytes, size_t len, char **answer, size_t *answer_len);
+	void *ctx;
+};
+
 #define NET_FORWARDS_MAX 64u
 
 /* "[ADDR:]HOST:GUEST[/udp|/tcp]" */
@@ -113,9 +124,10 @@ struct net_opts {
 	const char *bootfile; /* NET_USER: which of them DHCP names for those that boot; or NULL */
 	bool uplink;          /* NET_SWITCH: the switch also leads to user-mode NAT */
 	uint16_t mtu;         /* the guest's; 0: NET_MTU */
-	struct net_limits rx, tx; /* as the guest sees it */
-	const char *capture;      /* pcapng file; NULL: none */
-	const char *vm;           /* the VM's name: for DHCP and the capture; may be NULL */
+	struct net_limits rx, tx;          /* as the guest sees it */
+	const char *capture;               /* pcapng file; NULL: none */
+	const struct net_service *service; /* NULL: none */
+	const char *vm; /* the VM's name: for DHCP and the capture; may be NULL */
 	/* Something went wrong while it runs, in words for people. I/O thread. May be NULL. */
 	void (*warn)(void *ctx, const char *text);
 	void *warn_ctx;

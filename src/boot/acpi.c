@@ -250,7 +250,7 @@ static gpa_t put_dsdt(struct area *a, const struct acpi_config *c)
 	set_name(dsdt, sizeof dsdt_aml_code, "HECM", c->ecam_base);
 	set_name(dsdt, sizeof dsdt_aml_code, "HECL", MIB(1) * (c->ecam_last_bus + 1u));
 	set_name(dsdt, sizeof dsdt_aml_code, "HVGN", !c->no_vmgenid);
-	set_name(dsdt, sizeof dsdt_aml_code, "HVGA", c->vga);
+	set_name(dsdt, sizeof dsdt_aml_code, "HKBD", c->keyboard);
 	table_end(a, at);
 	return at;
 }

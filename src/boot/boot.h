@@ -39,7 +39,7 @@ struct acpi_config {
 	uint8_t ecam_last_bus;
 	uint64_t pci_mmio_base, pci_mmio_len;     /* the window below 4 GiB */
 	uint64_t pci_mmio64_base, pci_mmio64_len; /* above RAM */
-	bool vga;                                 /* there is one, and a keyboard */
+	bool vga, keyboard;                       /* there is one */
 	bool no_vmgenid;                          /* no generation identifier at VMGENID_BASE */
 };
 

@@ -1,5 +1,5 @@
 /* The machine as ACPI describes it to the guest (ACPI 6.5). Addresses that the machine
- * chooses at run time are \HB32 .. \HVGA: acpi.c puts them into the compiled table. Everything else stands in chipset/layout.h, and must agree with it. */
+ * chooses at run time are \HB32 .. \HKBD: acpi.c puts them into the compiled table. Everything else stands in chipset/layout.h, and must agree with it. */
 DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 {
 	// Soft off: SLP_TYP 5. First: boot loaders that look for it know little AML
@@ -13,7 +13,7 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 	Name (HECM, 0xFFFFFFFFFFFFFFF0)	// ECAM
 	Name (HECL, 0xFFFFFFFFFFFFFFF0)
 	Name (HVGN, 0xFFFFFFFFFFFFFFF0)	// whether there is a generation identifier
-	Name (HVGA, 0xFFFFFFFFFFFFFFF0)	// whether there are a VGA and a keyboard
+	Name (HKBD, 0xFFFFFFFFFFFFFFF0)	// whether there is a keyboard
 
 	Scope (\_SB)
 	{
@@ -268,7 +268,7 @@ DefinitionBlock ("", "DSDT", 2, "HOLON", "HOLONPC", 1)
 				Name (_HID, EisaId ("PNP0303"))
 				Method (_STA, 0, NotSerialized)
 				{
-					If (\HVGA)
+					If (\HKBD)
 					{
 						Return (0x0F)
 					}

@@ -40,6 +40,7 @@ static int copy_config(struct machine *m, const struct machine_config *c, struct
 	m->no_reboot = c->no_reboot;
 	m->debug_exit = c->debug_exit;
 	m->vga = c->vga;
+	m->keyboard = c->vga || c->keyboard;
 	m->force = c->force;
 	m->watcher = c->watcher;
 	m->jit_cache_bytes = c->jit_cache_bytes;

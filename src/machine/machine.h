@@ -235,6 +235,12 @@ void machine_get_stats(struct machine *m, struct machine_stats *to); /* loop thr
 /* Other settings while it runs; loop thread. -ENOENT: there is no such disk or card; -ENOTSUP: there
  * is no balloon. */
 WARN_UNUSED int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e);
+/* The disk's image is the one in file from now on, opened as the one before was, which may be the same
+ * file with another size; the guest is told the size. Fails with the old one in place. */
+WARN_UNUSED int machine_set_disk_image(struct machine *m, const char *disk, const char *file,
+				       struct err *e);
+struct balloon_report; /* virtio/balloon.h */
+WARN_UNUSED int machine_get_balloon(struct machine *m, struct balloon_report *to, struct err *e);
 WARN_UNUSED int machine_set_disk_limits(struct machine *m, const char *disk,
 					const struct block_limits *l, struct err *e);
 

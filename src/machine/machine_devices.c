@@ -55,7 +55,7 @@ int machine_make_devices(struct machine *m, struct byte_sink *serial_out, struct
 		.rtc_epoch_s = m->wall_epoch_ns / 1000000000u,
 		.ram_bytes = mem_size(m->mem),
 		.cpus = m->cpus,
-		.keyboard = m->vga,
+		.keyboard = m->keyboard,
 	};
 
 	for (unsigned i = 0; i < DEV_SLOTS; i++) {

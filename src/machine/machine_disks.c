@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "ata/ahci.h"
 #include "base/log.h"
@@ -27,6 +28,7 @@ struct machine_image {
 	bool leaving; /* the loop thread keeps off its block */
 	struct block_ctx *ctx;
 	struct block *block;
+	struct block_opts opts; /* by which it was opened; its texts are gone */
 
 	atomic_bool full;
 	struct loop_call call; /* to the machine's loop, while posted: full changed */
@@ -127,6 +129,8 @@ int machine_image_open(struct machine_image **out, struct machine *m, struct loo
 	if (!d)
 		return err_sys(e, ENOMEM, "disk");
 	d->m = m;
+	d->opts = c->image;
+	d->opts.given = NULL;
 	d->call.run = look_at_space;
 	r = open_image(d, l, c, e);
 	if (r < 0)
@@ -347,7 +351,111 @@ int machine_set_disk_limits(struct machine *m, const char *disk, const struct bl
 	if (!n)
 		return err_set(e, ENOMEM, "out of memory");
 	*n = (struct new_limits){{.run = set_limits}, d->block, *l};
+	d->opts.limits = *l;
 	loop_post(block_ctx_loop(d->ctx), &n->call);
+	return 0;
+}
+
+/* --- another image --- */
+
+struct new_image {
+	struct machine_image *d;
+	struct virtio_device *device;
+	const char *file;
+	struct err *err;
+	int result;
+};
+
+static bool is_same_file(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+	       sa.st_ino == sb.st_ino;
+}
+
+/* The one before ends when what is under way there is done. */
+static void put_image(struct machine_image *d, struct virtio_device *device, struct block *b)
+{
+	static const struct block_limits none;
+	struct block *old = d->block;
+	struct err err;
+
+	d->block = b;
+	virtio_blk_set_image(device, b);
+	block_set_limits(old, &none);
+	if (block_close(old, &err) < 0)
+		log_error("%s: disk %s: %s", d->m->name, d->name, err.text);
+}
+
+static int open_other(struct block **out, const struct new_image *n, bool lock)
+{
+	struct machine_image *d = n->d;
+	struct block_opts o = d->opts;
+
+	o.file = n->file;
+	o.format = block_format(d->block);
+	o.snapshot = NULL;
+	o.no_lock = !lock;
+	o.read_only = block_read_only(d->block);
+	return block_open(out, d->ctx, &o, n->err);
+}
+
+/* On the disk's I/O thread. Locks are the process's images' each: the same file cannot be opened
+ * with one before it is closed; without one it can, so that a failure leaves the disk as it was. */
+static void change_image(void *arg)
+{
+	struct new_image *n = arg;
+	struct machine_image *d = n->d;
+	bool same = is_same_file(n->file, block_file(d->block));
+	struct block *b;
+
+	n->result = open_other(&b, n, !same);
+	if (n->result < 0)
+		return;
+	put_image(d, n->device, b);
+	if (!same)
+		return;
+	if (open_other(&b, n, true) < 0) {
+		log_warn("%s: disk %s: it has no lock any more: %s", d->m->name, d->name,
+			 n->err->text);
+		return;
+	}
+	put_image(d, n->device, b);
+}
+
+static struct io_thread *thread_of(struct machine *m, const struct loop *l)
+{
+	for (unsigned i = 0; i < m->ios; i++)
+		if (io_thread_loop(m->io[i]) == l)
+			return m->io[i];
+	return NULL;
+}
+
+int machine_set_disk_image(struct machine *m, const char *disk, const char *file, struct err *e)
+{
+	struct machine_image *d = find_disk(m, disk, e);
+	struct new_image n = {.d = d, .err = e};
+	struct io_thread *t = d ? thread_of(m, block_ctx_loop(d->ctx)) : NULL;
+	char *name;
+
+	if (!d)
+		return -ENOENT;
+	if (!d->slot || !t)
+		return err_set(e, ENOTSUP, "disk %s is no virtio disk", disk);
+	name = strdup(file);
+	if (!name)
+		return err_sys(e, ENOMEM, "disk");
+	n.file = file;
+	n.device = virtio_pci_virtio(m->virtio[d->slot]);
+	io_thread_call(t, change_image, &n);
+	if (n.result < 0) {
+		free(name);
+		return err_wrap(e, "disk %s", disk);
+	}
+	free(d->file);
+	d->file = name;
+	d->size = block_size(d->block);
 	return 0;
 }
 

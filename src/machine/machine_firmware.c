@@ -53,6 +53,7 @@ void machine_acpi_config(const struct machine *m, struct acpi_config *c)
 		.pci_mmio64_base = align_up(end, m->firmware ? MMIO64_ALIGN : GIB(1)),
 		.pci_mmio64_len = PCI_MMIO64_LEN,
 		.vga = m->vga,
+		.keyboard = m->keyboard,
 		.no_vmgenid = m->firmware,
 	};
 }

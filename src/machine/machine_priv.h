@@ -98,7 +98,7 @@ struct machine {
 	struct kernel_source *kernel_source;   /* instead of these; or NULL */
 	char *firmware;                        /* instead of all these; or NULL */
 	struct machine_watcher *watcher;       /* or NULL */
-	bool no_reboot, debug_exit, force, vga;
+	bool no_reboot, debug_exit, force, vga, keyboard;
 	uint64_t jit_cache_bytes;
 	unsigned cpus;
 

@@ -90,6 +90,14 @@ void machine_get_stats(struct machine *m, struct machine_stats *to)
 	limit_stats(m, to);
 }
 
+int machine_get_balloon(struct machine *m, struct balloon_report *to, struct err *e)
+{
+	if (!m->virtio[SLOT_BALLOON])
+		return err_set(e, ENOTSUP, "there is no balloon");
+	virtio_balloon_report(virtio_pci_virtio(m->virtio[SLOT_BALLOON]), to);
+	return 0;
+}
+
 int machine_set_balloon(struct machine *m, uint64_t keep_bytes, struct err *e)
 {
 	uint64_t size = mem_size(m->mem);

@@ -414,3 +414,9 @@ void virtio_blk_resized(struct virtio_device *d)
 	store_le(sectors, block_size(to_blk(d)->block) >> SECTOR_SHIFT, 8);
 	virtio_config_set(d, CFG_CAPACITY, sectors, sizeof sectors);
 }
+
+void virtio_blk_set_image(struct virtio_device *d, struct block *b)
+{
+	to_blk(d)->block = b;
+	virtio_blk_resized(d);
+}

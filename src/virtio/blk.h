@@ -38,3 +38,6 @@ WARN_UNUSED int virtio_blk_new(struct virtio_device **out, const struct virtio_e
 			       const struct virtio_blk_opts *o, struct err *e);
 /* I/O thread: the image has another size now; the driver is told. */
 void virtio_blk_resized(struct virtio_device *d);
+/* I/O thread: requests go to another image from now on, of the same kind (read-only or not). What is
+ * under way in the one before ends there: it must stay until then. */
+void virtio_blk_set_image(struct virtio_device *d, struct block *b);

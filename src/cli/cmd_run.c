@@ -28,6 +28,7 @@
 #include "cli/run_devices.h"
 #include "cli/run_firmware.h"
 #include "cli/run_system.h"
+#include "cli/run_vm.h"
 #include "cli/net_option.h"
 #include "cli/tty_mode.h"
 #include "control/control.h"
@@ -43,6 +44,7 @@ struct session {
 	struct detached *detached;
 	struct control *control;
 	struct control_host host;
+	struct run_hooks *hooks;       /* or NULL */
 	char vsock[UNIX_PATH_MAX + 1]; /* where its socket is */
 	struct machine *machine;
 	enum confine_choice confine;
@@ -232,6 +234,16 @@ static bool ignored(int sig)
 	return sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
+void run_block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
+		sigaddset(&set, handled[i]);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 /* Before any thread is made, so that all of them inherit the mask. */
 static int catch_signals(struct session *s, struct err *e)
 {
@@ -325,6 +337,8 @@ static int report(const struct session *s, const struct machine_result *r)
 		return s->oci ? (int)r->value & 0xff : (int)((r->value << 1 | 1) & 0xff);
 	case END_STOPPED: return s->status_if_stopped;
 	case END_RESET:
+		if (s->hooks)
+			return EXIT_DONE;
 		log_error("%s: the guest reset the machine; vCPU 0 then:", s->name);
 		print_registers(&r->state);
 		return EXIT_GUEST_DOWN;
@@ -359,6 +373,8 @@ static int run_attached(struct session *s, const struct machine_config *c,
 	if (r < 0 || (r = console_out_attach(&s->out, loop, e)) < 0)
 		return r;
 	if (s->control && (r = be_found(s, c, e)) < 0)
+		return r;
+	if (s->hooks && (r = s->hooks->started(s->hooks, s->control, s->machine, e)) < 0)
 		return r;
 	if (!s->detached) {
 		tty_mode_raw(&s->tty, STDIN_FILENO);
@@ -457,7 +473,7 @@ static int register_vm(struct session *s, const struct run_opts *o, const char *
 	r = control_new(&s->control, &opts, e);
 	/* A name that a VM has already is a mistake. What else is wrong with the directory does
 	 * not keep a VM from running on a terminal. */
-	if (r < 0 && !s->detached && r != -EBUSY && r != -EINVAL) {
+	if (r < 0 && !s->detached && !s->hooks && r != -EBUSY && r != -EINVAL) {
 		log_warn("%s: it cannot be listed or reached by others: %s", s->name, e->text);
 		return 0;
 	}
@@ -531,11 +547,14 @@ static void note_end(struct session *s, const struct err *failure, const struct 
 
 /* system: what is on the disk that was named; NULL: there is but a kernel. */
 static int run(const struct run_opts *o, struct run_system *system, const char *name,
-	       struct detached *detached)
+	       struct detached *detached, struct run_hooks *hooks)
 {
-	struct session s = {.name = system ? system->name : name_of(o),
+	struct session s = {.name = hooks    ? hooks->name
+				    : system ? system->name
+					     : name_of(o),
 			    .oci = system && system->oci,
 			    .detached = detached,
+			    .hooks = hooks,
 			    .host = {host_stop, host_kill, host_input},
 			    .stop_timeout = o->stop_timeout,
 			    .confine = (enum confine_choice)o->confine,
@@ -588,6 +607,8 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 		r = net_options_parse(&net, &o->net, &o->publish, o->capture, &err);
 	c.net = net.net;
 	c.nets = net.n;
+	if (r == 0 && hooks)
+		r = hooks->config(hooks, &c, &err);
 	if (r == 0)
 		r = console_out_init(&s.out, detached ? -1 : STDOUT_FILENO, &err);
 	if (r == 0 &&
@@ -610,6 +631,8 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 		if (c.engine == ENGINE_KVM && !c.force && err.code == ENOTSUP)
 			fputs("With --force it is tried all the same.\n", stderr);
 	}
+	if (hooks)
+		hooks->ended(hooks, r < 0 ? &err : NULL);
 	control_free(s.control);
 	return status;
 }
@@ -623,14 +646,19 @@ static int run_named(const struct run_opts *o, int words, char **word, const cha
 	int status;
 
 	if (!words)
-		return run(o, NULL, name, d);
+		return run(o, NULL, name, d, NULL);
 	if (run_system_init(&system, o, words, word, &err) < 0) {
 		log_error("%s: %s", word[0], err.text);
 		return EXIT_TROUBLE;
 	}
-	status = run(o, &system, name, d);
+	status = run(o, &system, name, d, NULL);
 	run_system_done(&system);
 	return status;
+}
+
+int run_vm(const struct run_opts *o, struct run_hooks *h)
+{
+	return run(o, NULL, NULL, NULL, h);
 }
 
 struct words {

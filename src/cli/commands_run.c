@@ -171,7 +171,7 @@ static const struct option run_options[] = {
 	 "Forget the disk that the VM has and begin with the image again."},
 	{0}};
 
-static const struct run_opts run_defaults = {
+const struct run_opts run_defaults = {
 	.engine = ENGINE_AUTO,
 	.cpus = 1,
 	.stop_timeout = 30,

@@ -168,8 +168,8 @@ static void run_call(struct loop_call *call)
 	pthread_cond_broadcast(&c->changed);
 }
 
-int control_on_loop(struct control *c, int (*fn)(struct control *c, void *arg, struct err *e),
-		    void *arg, struct err *e)
+static int on_loop(struct control *c, int (*fn)(struct control *c, void *arg, struct err *e),
+		   void *arg, struct err *e)
 {
 	AUTO_LOCK(&c->lock);
 	if (!c->machine)
@@ -182,6 +182,39 @@ int control_on_loop(struct control *c, int (*fn)(struct control *c, void *arg, s
 	while (!c->call_done && c->machine)
 		pthread_cond_wait(&c->changed, &c->lock);
 	return c->call_done ? c->call_result : err_set(e, ESHUTDOWN, "the VM has ended");
+}
+
+int control_on_loop(struct control *c, int (*fn)(struct control *c, void *arg, struct err *e),
+		    void *arg, struct err *e)
+{
+	AUTO_LOCK(&c->call_lock);
+	return on_loop(c, fn, arg, e);
+}
+
+struct machine_call {
+	int (*fn)(struct machine *m, void *arg, struct err *e);
+	void *arg;
+};
+
+static int call_machine(struct control *c, void *arg, struct err *e)
+{
+	const struct machine_call *call = arg;
+
+	return call->fn(c->machine, call->arg, e);
+}
+
+int control_call(struct control *c, int (*fn)(struct machine *m, void *arg, struct err *e),
+		 void *arg, struct err *e)
+{
+	struct machine_call call = {fn, arg};
+
+	return control_on_loop(c, call_machine, &call, e);
+}
+
+bool control_paused(struct control *c)
+{
+	AUTO_LOCK(&c->lock);
+	return c->state == CONTROL_PAUSED;
 }
 
 /* --- its life --- */
@@ -215,6 +248,7 @@ int control_new(struct control **out, const struct control_opts *o, struct err *
 	c->dir.lock = c->keeper.fd = -1;
 	c->confined = "no";
 	snprintf(c->restart, sizeof c->restart, "%s", o->restart ? o->restart : "no");
+	pthread_mutex_init(&c->call_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->changed, NULL);
 	events_init(&c->events);
@@ -384,6 +418,7 @@ void control_free(struct control *c)
 	events_done(&c->events);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->call_lock);
 	free(c->engine_reason);
 	json_decref(c->shares);
 	free(c);

@@ -48,6 +48,12 @@ WARN_UNUSED int control_confined(struct control *c, const struct confine_state *
 WARN_UNUSED int control_attach(struct control *c, struct machine *m,
 			       const struct machine_config *config, struct control_host *h,
 			       struct err *e);
+/* Any thread but the loop's: runs fn(machine, arg, e) there and returns what it returned; -ESHUTDOWN:
+ * the VM has ended. */
+WARN_UNUSED int control_call(struct control *c,
+			     int (*fn)(struct machine *m, void *arg, struct err *e), void *arg,
+			     struct err *e);
+bool control_paused(struct control *c); /* any thread */
 /* It begins to run. */
 void control_running(struct control *c);
 /* It is asked to stop: why, in a word. Loop thread. */

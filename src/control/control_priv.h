@@ -51,6 +51,8 @@ struct control {
 	char restart[16];
 	time_t started;
 
+	pthread_mutex_t
+		call_lock;    /* held by whoever uses the way to the loop thread; before lock */
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
 	enum control_state state;
@@ -69,7 +71,7 @@ struct control {
 	bool call_done;
 };
 
-/* Server's thread: runs fn on the loop thread and returns what it returned; -ESHUTDOWN: the VM has
+/* Any thread but that one: runs fn on the loop thread and returns what it returned; -ESHUTDOWN: the VM has
  * ended. */
 WARN_UNUSED int control_on_loop(struct control *c,
 				int (*fn)(struct control *c, void *arg, struct err *e), void *arg,

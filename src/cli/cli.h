@@ -69,6 +69,7 @@ struct common_opts {
 
 /* --- each command's struct and its doing --- */
 extern const struct command run_command, disk_command, image_command;
+extern const struct command firecracker_command;
 extern const struct command exec_command, cp_command, agent_command;
 
 enum vga_choice { VGA_AUTO, VGA_ON, VGA_OFF };
@@ -126,6 +127,19 @@ struct json_opts {
 	bool json;
 };
 
+struct firecracker_opts {
+	int engine; /* enum engine_choice */
+	bool force;
+	const char *api_sock, *config_file, *metadata, *id;
+	const char *log_path, *level, *module, *metrics_path;
+	uint64_t mmds_size_limit, http_api_max_payload_size;
+	bool no_api, show_level, show_log_origin, boot_timer, enable_pci, no_seccomp, version;
+	bool snapshot_version;
+	const char *seccomp_filter, *describe_snapshot;
+	uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
+};
+
+int cmd_firecracker(const void *opts, int words, char **word);
 int cmd_run(const void *opts, int words, char **word);
 int cmd_exec(const void *opts, int words, char **word);
 int cmd_cp(const void *opts, int words, char **word);

@@ -557,7 +557,8 @@ static int run(const struct run_opts *o, struct run_system *system, const char *
 			    .hooks = hooks,
 			    .host = {host_stop, host_kill, host_input},
 			    .stop_timeout = o->stop_timeout,
-			    .confine = (enum confine_choice)o->confine,
+			    /* A client of that API names files at any time. */
+			    .confine = hooks ? CONFINE_OFF : (enum confine_choice)o->confine,
 			    .stop_tick = {-1, stop_ticks},
 			    .signals.fd = -1};
 	struct machine_config c = {

@@ -31,7 +31,7 @@ static const struct option options[] = {
 	{"enable-pci", OPT_FLAG, O(enable_pci), NULL,
 	 "Taken; Holon's devices are on PCI at all times."},
 	{"boot-timer", OPT_FLAG, O(boot_timer), NULL, "Taken; there is no such device."},
-	{"no-seccomp", OPT_FLAG, O(no_seccomp), NULL, "Taken; Holon has filters of its own."},
+	{"no-seccomp", OPT_FLAG, O(no_seccomp), NULL, "Taken; there are none here."},
 	{"seccomp-filter", OPT_FILE, O(seccomp_filter), "FILE",
 	 "Refused: filters for Firecracker's threads do not fit Holon's."},
 	{"start-time-us", OPT_WHOLE, O(start_time_us), "US", "Taken, and not looked at."},

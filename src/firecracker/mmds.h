@@ -27,7 +27,7 @@ void mmds_free(struct mmds *m); /* accepts NULL */
 void mmds_configure(struct mmds *m, bool v2, bool imds_compat);
 bool mmds_is_v2(struct mmds *m);
 
-/* Takes a reference to the document, which nobody changes from now on. */
+/* A copy of doc. */
 WARN_UNUSED int mmds_put(struct mmds *m, json_t *doc, struct err *e);
 /* By RFC 7396. */
 WARN_UNUSED int mmds_patch(struct mmds *m, const json_t *change, struct err *e);

@@ -4,7 +4,11 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "confine/confine.h"
 #include "cli/help.h"
 #include "cli/print.h"
 #include "cpu/engine.h"
@@ -54,6 +58,48 @@ static int doctor_json(const char *engine, const char *reason, const struct host
 				    reason, "facts", facts));
 }
 
+static void confine_child(int to)
+{
+	struct confine_profile p = {.violation_fd = -1};
+	struct confine_state s;
+	struct err err;
+
+	if (confine_enter(&p, false, &s, &err) < 0)
+		snprintf(s.missing, sizeof s.missing, "%.250s", err.text);
+	(void)!write(to, s.missing, strlen(s.missing));
+	_exit(0);
+}
+
+/* A process is confined as a VM's is, and says what did not come about. */
+static void look_at_confinement(struct host_fact *f)
+{
+	ssize_t n = -1;
+	int fd[2], status = -1;
+	pid_t pid;
+
+	*f = (struct host_fact){.name = "confinement"};
+	if (pipe(fd) < 0)
+		return;
+	pid = fork();
+	if (pid == 0)
+		confine_child(fd[1]);
+	close(fd[1]);
+	if (pid > 0) {
+		n = read(fd[0], f->detail, sizeof f->detail - 1);
+		waitpid(pid, &status, 0);
+	}
+	close(fd[0]);
+	f->found = n == 0 && status == 0;
+	if (f->found)
+		snprintf(f->detail, sizeof f->detail,
+			 "whole: privileges, namespaces, Landlock, system calls");
+	else if (status != 0)
+		snprintf(f->detail, sizeof f->detail, "the process that tried it did not end well");
+	if (!f->found)
+		snprintf(f->advice, sizeof f->advice,
+			 "VMs run without that part; 'holon run --confine strict' refuses to");
+}
+
 int cmd_doctor(const void *opts, int words, char **word)
 {
 	const struct json_opts *o = opts;
@@ -67,7 +113,8 @@ int cmd_doctor(const void *opts, int words, char **word)
 		fprintf(stderr, "holon doctor: %s\n", err.text);
 		return EXIT_TROUBLE;
 	}
-	n = host_facts(fact, HOST_FACTS_MAX);
+	n = host_facts(fact, HOST_FACTS_MAX - 1);
+	look_at_confinement(&fact[n++]);
 	if (o->json)
 		return doctor_json(engine->name, reason, fact, n);
 

@@ -208,7 +208,9 @@ static int take_frames(struct session *s, int *status, struct err *e)
 static int carry_on(struct session *s, struct err *e)
 {
 	bool in_background = s->tty && tty_in_background(STDIN_FILENO);
-	int r = 0, sig, status = 0;
+	int sig, status = 0;
+	/* The first output may have come with the answer to the start: no poll would tell of it. */
+	int r = take_frames(s, &status, e);
 
 	while (r == 0) {
 		bool room = wire_room(&s->w, PIECE) && !s->in_ended && !in_background;

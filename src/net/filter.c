@@ -93,6 +93,8 @@ void net_filter_init(struct net_filter *f, const struct net_filter_ops *ops)
 	f->ops = ops;
 	f->side[NET_CARD_SIDE].ops = &sides[NET_CARD_SIDE];
 	f->side[NET_WIRE_SIDE].ops = &sides[NET_WIRE_SIDE];
+	for (int i = 0; i < 2; i++) /* nothing is behind the other yet */
+		f->side[i].caps = net_peer_caps(&f->side[!i]);
 }
 
 struct net_port *net_filter_next(struct net_port *p)

@@ -37,6 +37,7 @@ struct member {
 
 	struct hub *hub;   /* we serve; else NULL */
 	struct loop_fd fd; /* to the one who serves; -1: not connected */
+	unsigned told;     /* what we can take, as the server knows it */
 	bool tx_blocked;
 
 	bool pending; /* the message in buf found no room at the card */
@@ -118,6 +119,12 @@ static void on_ready(struct loop_fd *f, uint32_t events)
 		lost(m);
 }
 
+static int greet(struct member *m)
+{
+	m->told = net_peer_caps(&m->port);
+	return wire_send_hello(m->fd.fd, m->told, m->opts.uplink);
+}
+
 static int connect_to_server(struct member *m)
 {
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -131,7 +138,7 @@ static int connect_to_server(struct member *m)
 		m->fd.fd = -1;
 		return -ECONNREFUSED;
 	}
-	if (wire_send_hello(fd, net_peer_caps(&m->port), m->opts.uplink) <= 0) {
+	if (greet(m) <= 0) {
 		leave(m);
 		return -ECONNREFUSED;
 	}
@@ -272,7 +279,8 @@ static void switch_caps(struct net_port *p)
 {
 	struct member *m = container_of(p, struct member, port);
 
-	if (m->fd.fd >= 0 && wire_send_hello(m->fd.fd, net_peer_caps(p), m->opts.uplink) <= 0)
+	/* Filters that are put in between say so, too. */
+	if (m->fd.fd >= 0 && net_peer_caps(p) != m->told && greet(m) <= 0)
 		lost(m);
 }
 

@@ -284,8 +284,10 @@ static int remove_files(void **state)
 {
 	char path[64];
 
-	snprintf(path, sizeof path, "%s/holon/switch-one.lock", folder);
+	snprintf(path, sizeof path, "%s/holon/switch-one/lock", folder);
 	unlink(path);
+	*strrchr(path, '/') = 0;
+	rmdir(path);
 	snprintf(path, sizeof path, "%s/holon", folder);
 	rmdir(path);
 	unlink(kernel);

@@ -1,31 +1,11 @@
 /* pkey: protection keys of user pages (SDM volume 3A, 4.6.2). What PKRU decided is
  * cached by processors of our kind, so each check is made after the other answer was seen. */
-#include "guest.h"
+#include "pkeys.h"
 
 #define CR4_PCIDE 0x20000ull
-#define CR4_PKE   0x400000ull
 #define CR0_WP    0x10000ull
 #define NOFLUSH   (1ull << 63)
-#define KEY(n)    ((uint64_t)(n) << 59)
-#define AD(n)     (1u << 2 * (n))
-#define WD(n)     (2u << 2 * (n))
 #define MANY      200 /* more than the engine lists */
-
-enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_PK = 0x20 };
-
-static void wrpkru(uint32_t v)
-{
-	__asm__ volatile("wrpkru" ::"a"(v), "c"(0), "d"(0) : "memory");
-}
-
-static uint32_t rdpkru(void)
-{
-	uint32_t v, high;
-
-	__asm__ volatile("rdpkru" : "=a"(v), "=d"(high) : "c"(0), "d"(~0u));
-	check_eq("EDX of RDPKRU", high, 0);
-	return v;
-}
 
 static void read_(uint64_t gva)
 {

@@ -1,29 +1,10 @@
 /* pkru: PKRU as a component of XSAVE's area (SDM volume 1, 13.5.7), what it allows included. */
-#include "guest.h"
+#include "pkeys.h"
 
 #define CR4_OSXSAVE 0x40000ull
-#define CR4_PKE     0x400000ull
-#define KEY(n)      ((uint64_t)(n) << 59)
-#define AD(n)       (1u << 2 * (n))
 #define PKRU        9
 
-enum { PF_P = 1, PF_W = 2, PF_PK = 0x20 };
-
 static uint8_t area[4096] __attribute__((aligned(64)));
-
-static void wrpkru(uint32_t v)
-{
-	__asm__ volatile("wrpkru" ::"a"(v), "c"(0), "d"(0) : "memory");
-}
-
-static uint32_t rdpkru(void)
-{
-	uint32_t v, high;
-
-	__asm__ volatile("rdpkru" : "=a"(v), "=d"(high) : "c"(0), "d"(~0u));
-	check_eq("EDX of RDPKRU", high, 0);
-	return v;
-}
 
 static void write_(uint64_t gva)
 {

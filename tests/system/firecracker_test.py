@@ -18,16 +18,6 @@ HOLON = None
 MIB = 1 << 20
 
 
-class Image(netguest.Image):
-    """The network's guest, with disks."""
-
-    def __init__(self):
-        modules = os.path.join(netguest.script("fetch-kernel", "--root"), "lib/modules")
-        release, = os.listdir(modules)
-        path = f"{modules}/{release}/kernel/drivers/block/virtio_blk.ko"
-        super().__init__([f"{path}:lib/virtio_blk.ko"])
-
-
 class Client(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost", timeout=PATIENCE)
@@ -65,7 +55,7 @@ class Firecracker(netguest.Shell):
 class FirecrackerTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.image = Image()
+        cls.image = netguest.DiskImage()
         cls.addClassCleanup(cls.image.close)
 
     def setUp(self):

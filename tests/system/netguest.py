@@ -75,6 +75,15 @@ class Image:
         self.dir.cleanup()
 
 
+class DiskImage(Image):
+    """With the disks' module, for who loads it."""
+
+    def __init__(self):
+        modules = os.path.join(script("fetch-kernel", "--root"), "lib/modules")
+        release, = os.listdir(modules)
+        super().__init__([f"{modules}/{release}/kernel/drivers/block/virtio_blk.ko:lib/virtio_blk.ko"])
+
+
 def iperf3():
     """Files of iperf3, or None where it is not installed."""
     program = shutil.which("iperf3")

@@ -141,6 +141,16 @@ void jit_cache_release(struct jit_cache *k)
 	give_back(k->cold_start, k->cold, MADV_REMOVE);
 }
 
+void jit_templates_release(struct jit_cache *k)
+{
+	struct jit_templates *t = &k->templates;
+
+	give_back(t->mem, t->at, MADV_DONTNEED);
+	give_back((uint8_t *)t->head, (uint8_t *)(t->head + TEMPLATE_SLOTS), MADV_DONTNEED);
+	give_back((uint8_t *)t->seen, (uint8_t *)(t->seen + TEMPLATE_SEEN), MADV_DONTNEED);
+	t->at = t->mem + 8;
+}
+
 void jit_cache_done(struct jit_cache *k)
 {
 	if (k->rw && k->rw != MAP_FAILED)

@@ -405,7 +405,12 @@ static void flush_code(struct jit_cpu *c)
 /* What is hot is translated again in no time. */
 static void trim(struct vcpu *v)
 {
-	flush_code(to_jit(v));
+	struct jit_cpu *c = to_jit(v);
+
+	flush_code(c);
+	jit_cache_lock(c);
+	jit_templates_release(&c->vm->cache);
+	jit_cache_unlock(c);
 }
 
 static int load(struct vcpu *v, const struct x86_state *s, struct err *e)

@@ -37,6 +37,7 @@ struct jit_templates {
 
 WARN_UNUSED int jit_templates_init(struct jit_cache *k, struct err *e); /* cache_slow.c */
 void jit_templates_done(struct jit_cache *k);
+void jit_templates_release(struct jit_cache *k); /* forgets all, and gives its memory back */
 
 /* A number for the code at gva of this page; 0: there will be no template. */
 uint32_t jit_template_hash(struct jit_cpu *c, const struct jit_page *page, uint64_t gva);

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,12 +15,12 @@
 #include "image/inflate.h"
 #include "image/store_priv.h"
 #include "image/sums.h"
+#include "image/unpack.h"
 
-#define SUMS_MAX    MIB(4)
-#define SPARE_BYTES MIB(256) /* that unpacking leaves on the disk */
+#define SUMS_MAX MIB(4)
 
 struct pull {
-	struct download_watcher download;
+	struct pull_download download;
 	struct block_progress conversion;
 	const struct store *st;
 	const struct pull_opts *o;
@@ -79,18 +78,23 @@ void pull_name(const char *source, char to[STORE_NAME_MAX + 1])
 
 static bool watching(struct download_watcher *d, uint64_t done, uint64_t total)
 {
-	struct pull *p = container_of(d, struct pull, download);
+	struct pull_watcher *w = container_of(d, struct pull_download, download)->w;
 
-	return p->w->progress(p->w, done, total);
+	return w->progress(w, done, total);
 }
 
 static void again(struct download_watcher *d, const char *why)
 {
-	struct pull *p = container_of(d, struct pull, download);
+	struct pull_watcher *w = container_of(d, struct pull_download, download)->w;
 	char text[300];
 
 	snprintf(text, sizeof text, "%s; going on", why);
-	p->w->note(p->w, text);
+	w->note(w, text);
+}
+
+struct pull_download pull_download(struct pull_watcher *w)
+{
+	return (struct pull_download){{watching, again}, w};
 }
 
 static int take_checksum(struct pull *p, struct err *e)
@@ -198,7 +202,7 @@ static int fetch(struct pull *p, struct err *e)
 				   .size = HTTP_LENGTH_UNKNOWN,
 				   .digest = *p->digest ? p->digest : NULL,
 				   .kind = p->kind,
-				   .watcher = &p->download};
+				   .watcher = &p->download.download};
 	struct http_reply reply;
 
 	digest_text(p->o->source, key);
@@ -242,40 +246,6 @@ static int get_source(struct pull *p, struct err *e)
 				 "beside it: what comes is taken as it is");
 	p->w->step(p->w, url ? "fetching" : "reading");
 	return url ? fetch(p, e) : open_file(p, e);
-}
-
-/* --- unpacking --- */
-
-struct unpacking {
-	struct inflate_sink sink;
-	struct pull *pull;
-	int to;
-	uint64_t used, size, space_until, at;
-};
-
-static int unpacked(struct inflate_sink *s, const void *bytes, size_t len, struct err *e)
-{
-	struct unpacking *u = container_of(s, struct unpacking, sink);
-	const char *from = bytes;
-	struct statvfs v;
-
-	if (u->at >= u->space_until) {
-		u->space_until = u->at + MIB(64);
-		if (fstatvfs(u->to, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < SPARE_BYTES)
-			return err_set(e, ENOSPC, "there is no space to unpack it");
-	}
-	if (!u->pull->w->progress(u->pull->w, u->used, u->size))
-		return err_set(e, ECANCELED, "interrupted");
-	while (len) {
-		ssize_t n = pwrite(u->to, from, len, (off_t)u->at);
-
-		if (n < 0)
-			return err_sys(e, errno, "unpacking");
-		from += n;
-		len -= (size_t)n;
-		u->at += (uint64_t)n;
-	}
-	return 0;
 }
 
 /* --- into the store --- */
@@ -356,17 +326,16 @@ static int add(struct pull *p, const char *image, const char *name, uint64_t siz
 
 static int unpack(struct pull *p, char to[PATH_MAX], int *fd, struct err *e)
 {
-	struct unpacking u = {{unpacked}, p};
 	struct stat st;
+	uint64_t size;
 	int r;
 
 	snprintf(to, PATH_MAX, "%s/unpacked", p->work);
-	*fd = u.to = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (u.to < 0 || fstat(p->fd, &st) < 0)
+	*fd = open(to, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (*fd < 0 || fstat(p->fd, &st) < 0)
 		return err_sys(e, errno, "'%s'", to);
-	u.size = (uint64_t)st.st_size;
 	p->w->step(p->w, "unpacking");
-	r = inflate_fd(p->fd, 0, u.size, &u.sink, &u.used, e);
+	r = unpack_fd(p->fd, 0, (uint64_t)st.st_size, *fd, NULL, p->w, &size, e);
 	return r < 0 ? err_wrap(e, "%s", p->o->source) : 0;
 }
 
@@ -394,7 +363,7 @@ static int take_in(struct pull *p, const char *name, struct err *e)
 int pull(const struct store *st, const struct pull_opts *o, struct pull_watcher *w,
 	 char name[STORE_NAME_MAX + 1], struct err *e)
 {
-	struct pull p = {{watching, again}, {converting}, st, o, w, .fd = -1};
+	struct pull p = {pull_download(w), {converting}, st, o, w, .fd = -1};
 	int lock, r;
 
 	if (o->name)

@@ -18,6 +18,13 @@ struct pull_watcher {
 	void (*note)(struct pull_watcher *w, const char *what);
 };
 
+/* A download that tells such a watcher how far it is, and why it goes on anew. */
+struct pull_download {
+	struct download_watcher download;
+	struct pull_watcher *w;
+};
+struct pull_download pull_download(struct pull_watcher *w);
+
 /* A checksum that is not given is looked for in SHA512SUMS or SHA256SUMS beside the source. The
  * disk must stand alone (no backing file) and be qcow2 or raw, plain or packed with gzip or zstd.
  * What came of a download that fails stays for the next attempt. name: that it has in the store. */

@@ -7,19 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "image/convert.h"
-#include "image/inflate.h"
+#include "image/unpack.h"
 #include "oci/mkext.h"
 #include "oci/source.h"
 
-#define ROOM        GIB(8)   /* that a guest can fill beyond what the image has */
-#define SPARE_BYTES MIB(256) /* that unpacking leaves on the host's disk */
-#define FORM        1        /* of what is made here; another one is made anew */
+#define ROOM GIB(8) /* that a guest can fill beyond what the image has */
+#define FORM 1      /* of what is made here; another one is made anew */
 
 struct making {
 	struct block_progress conversion;
@@ -33,43 +31,9 @@ struct making {
 
 /* --- a layer --- */
 
-struct unpacking {
-	struct inflate_sink sink;
-	struct making *m;
-	struct digest digest;
-	int to;
-	uint64_t at, space_until, used, len;
-};
-
-static int unpacked(struct inflate_sink *s, const void *bytes, size_t len, struct err *e)
-{
-	struct unpacking *u = container_of(s, struct unpacking, sink);
-	const char *from = bytes;
-	struct statvfs v;
-
-	if (u->at >= u->space_until) {
-		u->space_until = u->at + MIB(64);
-		if (fstatvfs(u->to, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < SPARE_BYTES)
-			return err_set(e, ENOSPC, "there is no space to unpack the image");
-	}
-	if (!u->m->w->progress(u->m->w, u->used, u->len))
-		return err_set(e, ECANCELED, "interrupted");
-	digest_add(&u->digest, bytes, len);
-	while (len) {
-		ssize_t n = pwrite(u->to, from, len, (off_t)u->at);
-
-		if (n < 0)
-			return err_sys(e, errno, "unpacking the image");
-		from += n;
-		len -= (size_t)n;
-		u->at += (uint64_t)n;
-	}
-	return 0;
-}
-
 static int unpack_layer(struct making *m, unsigned n, uint64_t *size, struct err *e)
 {
-	struct unpacking u = {{unpacked}, m};
+	struct digest sum;
 	char found[DIGEST_LEN_MAX + 1];
 	struct oci_part part;
 	int r = m->source->layer(m->source, n, &part, e);
@@ -78,14 +42,12 @@ static int unpack_layer(struct making *m, unsigned n, uint64_t *size, struct err
 		return r;
 	AUTO_CLOSE int from = part.fd;
 
-	m->layer[n] = u.to = open(m->work, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-	if (u.to < 0)
+	m->layer[n] = open(m->work, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (m->layer[n] < 0)
 		return err_sys(e, errno, "a file in '%s'", m->work);
-	u.len = part.len;
-	digest_begin(&u.digest, DIGEST_SHA256);
-	r = inflate_fd(from, part.at, part.len, &u.sink, &u.used, e);
-	digest_end(&u.digest, found);
-	*size = u.at;
+	digest_begin(&sum, DIGEST_SHA256);
+	r = unpack_fd(from, part.at, part.len, m->layer[n], &sum, m->w, size, e);
+	digest_end(&sum, found);
 	if (r == 0 && strcmp(found, m->source->image.layer[n].diff_id) != 0)
 		r = err_set(e, EBADMSG, "what is in it is not what the image's configuration says");
 	return r < 0 ? err_wrap(e, "layer %u of the image", n + 1) : 0;

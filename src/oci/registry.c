@@ -22,7 +22,7 @@
 
 struct registry {
 	struct oci_source source;
-	struct download_watcher download;
+	struct pull_download download;
 	struct oci_ref ref;
 	const struct store *st;
 	struct pull_watcher *w;
@@ -240,22 +240,6 @@ static int get_image(struct registry *g, struct err *e)
 
 /* --- layers --- */
 
-static bool watching(struct download_watcher *d, uint64_t done, uint64_t total)
-{
-	struct registry *g = container_of(d, struct registry, download);
-
-	return g->w->progress(g->w, done, total);
-}
-
-static void again(struct download_watcher *d, const char *why)
-{
-	struct registry *g = container_of(d, struct registry, download);
-	char text[300];
-
-	snprintf(text, sizeof text, "%s; going on", why);
-	g->w->note(g->w, text);
-}
-
 /* What is asked for is the image's configuration, which is small. */
 static int renew_token(struct registry *g, struct err *e)
 {
@@ -280,7 +264,7 @@ static int fetch_layer(struct registry *g, const struct oci_descriptor *blob, co
 			     .file = part,
 			     .size = blob->size,
 			     .digest = blob->digest,
-			     .watcher = &g->download};
+			     .watcher = &g->download.download};
 	struct http_reply reply;
 	int r;
 
@@ -342,7 +326,7 @@ int oci_registry_open(struct oci_source **out, const struct oci_ref *ref, const 
 	if (!g)
 		return err_set(e, ENOMEM, "out of memory");
 	*g = (struct registry){
-		{.layer = registry_layer, .free = registry_free}, {watching, again}, *ref, st, w};
+		{.layer = registry_layer, .free = registry_free}, pull_download(w), *ref, st, w};
 	r = http_new(&g->http, e);
 	if (r == 0)
 		r = get_image(g, e);

@@ -98,6 +98,11 @@ class FirecrackerTest(unittest.TestCase):
         self.assertEqual(list(got), ["fault_message"])
         self.assertIn(why, got["fault_message"])
 
+    def holon(self, *words):
+        """Its own commands, which work on such a VM, too."""
+        return subprocess.run([HOLON, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                              check=True, timeout=PATIENCE).stdout
+
     def boot_source(self):
         return {"kernel_image_path": self.image.kernel, "initrd_path": self.image.initrd,
                 "boot_args": "console=ttyS0 quiet"}
@@ -156,6 +161,10 @@ class FirecrackerTest(unittest.TestCase):
         self.ask("PATCH", "/vm", {"state": "Resumed"})
         self.assertEqual(self.state(), "Running")
         self.assertIn("alive", vm.run("echo al''ive"))
+        self.assertEqual(self.holon("ls", "--names"), "one\n")
+        self.holon("pause", "one")
+        self.assertEqual(self.state(), "Paused")
+        self.holon("resume", "one")
         self.ask("PUT", "/actions", {"action_type": "FlushMetrics"})
         with open(self.path("metrics")) as f:
             self.assertIn("utc_timestamp_ms", json.loads(f.readline()))
